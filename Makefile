@@ -1,0 +1,50 @@
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := cutout_histogram intensity_histogram section_variation preprocess merge
+INSTALLED := .venv/installed
+
+.PHONY: demo test format notebooks clean
+
+## demo: install, and run every notebook on the demonstration data
+demo: $(INSTALLED)
+	@mkdir -p out
+	@for name in $(filter-out merge,$(NOTEBOOKS)); do \
+	  $(BIN)/papermill notebooks/$$name.ipynb out/$$name.ipynb -f params/demo.yaml || exit 1; \
+	done
+	@for name in ds1 ds2; do \
+	  $(BIN)/papermill notebooks/preprocess.ipynb out/preprocess_$$name.ipynb -f params/$$name.yaml || exit 1; \
+	done
+	@$(BIN)/papermill notebooks/merge.ipynb out/merge.ipynb -f params/merge.yaml
+	@echo
+	@echo "All notebooks ran. Look at:"
+	@echo "  out/*.ipynb             the executed notebooks; open them with $(BIN)/jupyter lab out"
+	@echo "  data/demo/reports/      figures and numbers of the exploratory notebooks"
+	@echo "  data/demo/processed/    tensors, meta.csv and sections.csv"
+	@echo "  data/merged/meta.csv    two small data sets merged into one table"
+	@echo "Next: copy params/ds1.yaml, put your own folders into it, and pass it with -f."
+
+## test: install, check the style, and run all tests
+test: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+## format: rewrite code and notebooks in the project's style
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+## notebooks: run the notebooks in place, and take the pictures of the README from them
+notebooks: $(INSTALLED)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS:%=notebooks/%.ipynb)
+	$(BIN)/python docs/make_pictures.py
+
+## clean: remove what runs and tests have written, and the environment
+clean:
+	rm -rf .venv data out
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $(INSTALLED)
