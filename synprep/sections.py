@@ -1,0 +1,164 @@
+"""The intensity histogram of each section, and all that follows from it.
+
+A histogram has one row per section and one column per intensity, 0 to 255: shape (n_sections, 256), int64.
+Cutout pixels are those that have the cutout pixel value; imaged pixels are all others.
+"""
+
+import numpy as np
+
+INTENSITIES = np.arange(256, dtype=np.int64)
+
+
+def intensity_histogram(em_xyz: np.ndarray) -> np.ndarray:
+    """Count the pixels of each intensity in each section.
+
+    Parameters
+    ----------
+    em_xyz : (x, y, z) uint8 ndarray
+        EM intensity, in any memory order.
+
+    Returns
+    -------
+    (z, 256) int64 ndarray
+        Pixel counts.
+
+    Examples
+    --------
+    >>> intensity_histogram(np.array([[[0, 7]], [[0, 9]]], dtype=np.uint8))[:, [0, 7, 9]]
+    array([[2, 0, 0],
+           [0, 1, 1]])
+    """
+    n_sections = em_xyz.shape[2]
+    first_bin_z = np.arange(n_sections, dtype=np.int64) * 256
+    counts = np.zeros(n_sections * 256, dtype=np.int64)
+    for rows_xyz in np.array_split(em_xyz, max(1, em_xyz.shape[0] // 4)):
+        counts += np.bincount((rows_xyz + first_bin_z).ravel(), minlength=counts.size)
+    return counts.reshape(n_sections, 256)
+
+
+def cutout_fraction(histogram: np.ndarray, cutout_pixel_value: int = 0) -> np.ndarray:
+    """Share of cutout pixels in each section.
+
+    Parameters
+    ----------
+    histogram : (z, 256) int64 ndarray
+        See `intensity_histogram`.
+    cutout_pixel_value : int
+        Intensity of pixels where nothing was imaged or aligned.
+
+    Returns
+    -------
+    (z,) float64 ndarray
+        From 0 to 1.
+    """
+    return histogram[:, cutout_pixel_value] / histogram.sum(axis=1)
+
+
+def imaged(histogram: np.ndarray, cutout_pixel_value: int = 0) -> np.ndarray:
+    """Leave the cutout pixels out of a histogram.
+
+    Parameters
+    ----------
+    histogram : (..., 256) int64 ndarray
+        Pixel counts by intensity.
+    cutout_pixel_value : int
+        Intensity of pixels where nothing was imaged or aligned.
+
+    Returns
+    -------
+    (..., 256) int64 ndarray
+        A copy whose count at `cutout_pixel_value` is 0.
+    """
+    counts = histogram.copy()
+    counts[..., cutout_pixel_value] = 0
+    return counts
+
+
+def mean_and_std(
+    histogram: np.ndarray, intensities: np.ndarray = INTENSITIES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the intensity.
+
+    Parameters
+    ----------
+    histogram : (..., 256) int64 ndarray
+        Pixel counts by intensity.
+    intensities : (256,) ndarray
+        Intensity of each column; by default 0 to 255.
+
+    Returns
+    -------
+    mean, std : (...) float64 ndarray
+        The standard deviation is that of the population. NaN where no pixel is counted.
+    """
+    n_pixels = histogram.sum(axis=-1)
+    n_safe = np.where(n_pixels > 0, n_pixels, 1)
+    mean = (histogram * intensities).sum(axis=-1) / n_safe
+    mean_square = (histogram * intensities**2).sum(axis=-1) / n_safe
+    std = np.sqrt(np.maximum(mean_square - mean * mean, 0.0))
+    return np.where(n_pixels > 0, mean, np.nan), np.where(n_pixels > 0, std, np.nan)
+
+
+def neighbour_ratios(mean_z: np.ndarray, is_usable_z: np.ndarray) -> np.ndarray:
+    """Mean intensity of a section divided by that of the next one.
+
+    Parameters
+    ----------
+    mean_z : (z,) float64 ndarray
+        Mean intensity of each section; sections whose mean is NaN or 0 take part in no ratio.
+    is_usable_z : (z,) bool ndarray
+        False for other sections to leave out, such as those above the cutout threshold.
+
+    Returns
+    -------
+    (n_section_pairs,) float64 ndarray
+        One ratio for each two sections that are both usable and neighbours in the chunk.
+
+    Examples
+    --------
+    >>> neighbour_ratios(np.array([2.0, 4.0, 0.0, 5.0]), np.array([True, True, False, True]))
+    array([0.5])
+    """
+    is_usable_z = is_usable_z & (mean_z > 0)
+    is_pair = is_usable_z[:-1] & is_usable_z[1:]
+    return mean_z[:-1][is_pair] / mean_z[1:][is_pair]
+
+
+def linear_transform(slope: float, intercept: float) -> np.ndarray:
+    """Transform the intensities 0 to 255.
+
+    Parameters
+    ----------
+    slope, intercept : float
+        Of the transform; the intercept is on 0 to 255.
+
+    Returns
+    -------
+    (256,) float64 ndarray
+        ``clip(slope * intensity + intercept, 0, 255)`` of each intensity.
+    """
+    return np.clip(slope * INTENSITIES + intercept, 0.0, 255.0)
+
+
+def transformed_histogram(counts: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Histogram of the intensities after a linear transform.
+
+    The pixels of each intensity are spread evenly over the width of its bin before the transform, as they
+    were before they were rounded; otherwise rounding leaves gaps and spikes that are not in the data.
+
+    Parameters
+    ----------
+    counts : (256,) int64 ndarray
+        Pixel counts by intensity.
+    slope, intercept : float
+        Of the transform; the slope is greater than 0.
+
+    Returns
+    -------
+    (256,) float64 ndarray
+        Pixel counts by transformed intensity, those outside 0 to 255 in the first and the last bin.
+    """
+    edges = np.arange(257) - 0.5
+    below = np.concatenate([[0], np.cumsum(counts)])
+    inner = np.interp(edges[1:-1], slope * edges + intercept, below)
+    return np.diff(np.concatenate([[0], inner, below[-1:]]))

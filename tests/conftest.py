@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(
+    path for path in (PROJECT / "notebooks").glob("*.ipynb") if not path.name.startswith("out")
+)
+
+matplotlib.use("agg")
+
+
+@pytest.fixture
+def write_pair(tmp_path):
+    """Write a raw pair below the temporary folder, by default a small random one."""
+
+    def write(synapse_id, em_xyz=None, mask_xyz=None, folder=tmp_path):
+        rng = np.random.default_rng(len(synapse_id))
+        em_xyz = rng.integers(1, 256, (6, 5, 20), dtype=np.uint8) if em_xyz is None else em_xyz
+        mask_xyz = rng.integers(0, 4, em_xyz.shape, dtype=np.uint8) if mask_xyz is None else mask_xyz
+        for kind, name, array in (("em", synapse_id, em_xyz), ("mask", f"{synapse_id}_mask", mask_xyz)):
+            (folder / kind).mkdir(exist_ok=True)
+            np.save(folder / kind / f"{name}.npy", array)
+
+    return write
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Folder parameters of the pairs that `write_pair` writes."""
+    return {
+        "raw_em_data_path": str(tmp_path / "em"),
+        "raw_mask_data_path": str(tmp_path / "mask"),
+        "proc_data_path": str(tmp_path / "processed"),
+    }

@@ -1,0 +1,22 @@
+import pytest
+
+from synprep import errors
+
+
+def test_listed_says_how_many_were_left_out():
+    assert errors.listed("abc") == "a, b, c"
+    assert errors.listed(range(7), 2) == "0, 1 and 5 more"
+
+
+def test_counted():
+    assert (errors.counted(1, "chunk"), errors.counted(2000, "chunk")) == ("1 chunk", "2,000 chunks")
+
+
+def test_an_error_is_shown_as_its_message_alone():
+    assert errors.ParameterError("a\n  b")._render_traceback_() == ["ParameterError: a\n  b"]
+
+
+def test_failures_are_raised_together_and_none_raises_nothing():
+    errors.raise_failures({})
+    with pytest.raises(errors.FailedChunksError, match=r"12 chunks failed(?s:.*)id0: bad(?s:.*)and 2 more"):
+        errors.raise_failures({f"id{i}": "bad" for i in range(12)})

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from synprep import volume
+
+IDENTITY = {"MASK_PRE_SYNAPTIC_NEURON": 1, "MASK_SYNAPTIC_CLEFT": 2, "MASK_POST_SYNAPTIC_NEURON": 3}
+
+
+@pytest.mark.parametrize(
+    ("depth", "spacing", "n_sections", "expected"),
+    [
+        (256, 5.0, 0, (102, 154)),  # the standard chunk keeps 52 sections
+        (255, 5.0, 0, (101, 153)),
+        (20, 5.0, 0, (7, 12)),
+        (16, 5.0, 0, (6, 10)),
+        (11, 5.0, 0, (4, 7)),  # odd depth, odd number kept
+        (11, 4.0, 0, (4, 7)),
+        (10, 2.5, 0, (2, 7)),
+        (7, 1.0, 0, (0, 7)),  # the seed asks for one section more than there is
+        (7, 0.5, 0, (0, 7)),
+        (1, 5.0, 0, (0, 1)),
+        (20, 5.0, 20, (0, 20)),
+        (20, 5.0, 99, (0, 20)),
+        (21, 5.0, 4, (8, 12)),
+    ],
+)
+def test_crop_keeps_the_central_sections(depth, spacing, n_sections, expected):
+    assert volume.crop_bounds(depth, spacing, n_sections) == expected
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_blank_zeroes_whole_sections_of_a_copy(order):
+    em_xyz = np.array([[[1, 2, 3]], [[4, 5, 6]]], dtype=np.uint8, order=order)
+    blanked = volume.blank(em_xyz, np.array([False, True, False]))
+    assert blanked.tolist() == [[[1, 0, 3]], [[4, 0, 6]]]
+    assert em_xyz.tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
+    assert blanked.flags.c_contiguous
+
+
+def test_identity_map_leaves_all_values():
+    mask = np.arange(256, dtype=np.uint8).reshape(4, 4, 16)
+    assert np.array_equal(volume.standard_labels(mask, IDENTITY), mask)
+
+
+def test_map_gives_the_standard_values():
+    mask = np.array([[[0, 1, 2, 3, 10, 20, 30, 77]]], dtype=np.uint8)
+    seg_mask_map = dict(zip(IDENTITY, (10, 20, 30), strict=True))
+    assert volume.standard_labels(mask, seg_mask_map).tolist() == [[[0, 0, 0, 0, 1, 2, 3, 77]]]
+
+
+def test_map_may_swap_labels():
+    mask = np.array([[[0, 1, 2, 3]]], dtype=np.uint8, order="F")
+    seg_mask_map = dict(zip(IDENTITY, (3, 2, 1), strict=True))
+    assert volume.standard_labels(mask, seg_mask_map).tolist() == [[[0, 3, 2, 1]]]
+
+
+def test_intensity_and_mask_are_the_channels():
+    em, mask = np.array([[[7, 8]]], dtype=np.uint8), np.array([[[1, 0]]], dtype=np.uint8)
+    tensor = volume.intensity_and_mask(em, mask)
+    assert tensor.tolist() == [[[[7, 8]]], [[[1, 0]]]]
+    assert tensor.dtype == np.uint8
+
+
+def test_cut_channels_keep_em_inside_their_labels():
+    em, mask = np.array([[[9, 8, 7, 6]]], dtype=np.uint8), np.array([[[0, 1, 2, 3]]], dtype=np.uint8)
+    tensor = volume.cut_channels(em, mask, [[1], [2, 3]])
+    assert tensor[:, 0, 0].tolist() == [[0, 8, 0, 0], [0, 0, 7, 6], [0, 1, 2, 3]]
+    assert tensor.dtype == np.uint8
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_counts_and_volumes(order):
+    mask = np.array([[[0, 1, 1], [2, 3, 3]], [[3, 255, 0], [0, 0, 0]]], dtype=np.uint8, order=order)
+    counts = volume.label_counts(mask)
+    assert (counts[:4].tolist(), counts[255], counts.sum()) == ([5, 2, 1, 3], 1, 12)
+    volumes = volume.label_volumes(counts, 2.5)
+    assert volumes == {1: 5.0, 2: 2.5, 3: 7.5}
+    assert all(isinstance(value, float) for value in volumes.values())
+
+
+def test_label_centre_is_the_median_voxel():
+    mask = np.zeros((9, 8, 7), dtype=np.uint8)
+    mask[2:5, 6, 1] = 2
+    assert volume.label_centre(mask, 2) == (3, 6, 1)
+    assert volume.label_centre(mask, 3) == (4, 4, 3)
