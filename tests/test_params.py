@@ -1,0 +1,241 @@
+import json
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from synprep import params
+from synprep.errors import ParameterError
+from synprep.paths import project_root, resolve, shown
+
+MADE = ("data/demo/em", "data/demo/mask", "data/ds1/processed/meta.csv", "data/ds2/processed/meta.csv")
+
+
+def problems(record_type=params.Preprocess, **passed):
+    with pytest.raises(ParameterError) as caught:
+        params.from_mapping(record_type, passed, MADE)
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"{len(lines)} problem{'s' * (len(lines) > 1)}, nothing was done:"
+    return [line.strip() for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("cutout_threshold", "1e-2", "must be a number, not '1e-2' (text; YAML reads 1e-2 as text"),
+        ("cutout_threshold", 1.5, "must be from 0 to 1, not 1.5"),
+        ("cutout_threshold", -0.1, "must be from 0 to 1"),
+        ("cutout_threshold", float("nan"), "must be a finite number"),
+        ("cutout_threshold", True, "must be a number, not True"),
+        ("cutout_threshold", None, "must be a number, not None"),
+        ("cutout_pixel_value", 256, "must be from 0 to 255"),
+        ("cutout_pixel_value", 0.0, "must be an integer, not 0.0"),
+        ("axial_to_sagittal_spacing", 0, "must be greater than 0"),
+        ("n_sections", -1, "must be 0 (from the spacing) or more"),
+        ("max_chunks", -1, "must be 0 (all) or more"),
+        ("max_chunks", True, "must be an integer, not True"),
+        ("voxel_size_xy_nm", 0, "must be greater than 0"),
+        ("proc_data_path", "", "must not be empty"),
+        ("proc_data_path", 7, "must be text, not 7 (put it in quotes)"),
+        ("raw_mask_data_path", "", "must not be empty"),
+        ("em_filename_pattern", "{id}.npy", "must be a file name with one {synapse_id}"),
+        ("em_filename_pattern", "{synapse_id}_{synapse_id}.npy", "must be a file name with one"),
+        ("em_filename_pattern", "*{synapse_id}.npy", "with no * that touches it"),
+        ("mask_filename_pattern", "{synapse_id}*.npy", "with no * that touches it"),
+        ("mask_filename_pattern", "mask/{synapse_id}.npy", "must be a file name"),
+        ("mask_filename_pattern", "mask\\{synapse_id}.npy", "must be a file name"),
+        ("cut_intensity_with_seg_masks", 1, "must be true or false, not 1"),
+        ("seg_mask_map", {"MASK_PRE_SYNAPTIC_NEURON": 1}, "three different values"),
+        ("seg_mask_map", dict.fromkeys(params.MASK_KEYS, 1), "three different values"),
+        ("seg_mask_map", dict(zip(params.MASK_KEYS, (0, 1, 2), strict=True)), "three different values"),
+        (
+            "seg_mask_map",
+            dict(zip(params.MASK_KEYS, (1, 2, "3"), strict=True)),
+            "must be an integer, not '3'",
+        ),
+        ("output_channel_desc", [], "must be a list of non-empty lists"),
+        ("output_channel_desc", [[1], []], "must be a list of non-empty lists"),
+        ("output_channel_desc", [[300]], "must be a list of non-empty lists"),
+        ("output_channel_desc", [1, 2], "has an entry that must be a list, not 1"),
+        ("output_channel_desc", "123", "must be a list, not '123'"),
+    ],
+)
+def test_bad_value(name, value, message):
+    (line,) = problems(**{name: value})
+    assert line.startswith(f"{name} ")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("record_type", "name", "value"),
+    [
+        (params.CutoutHistogram, "n_bins", 0),
+        (params.CutoutHistogram, "n_rand_samples", 0),
+        (params.SectionVariation, "section_index", -1),
+        (params.SectionVariation, "example_synapse_id", 83),  # YAML's octal 0123
+        (params.SectionVariation, "intensity_slope", float("inf")),
+        (params.SectionVariation, "intensity_slope", 0),
+        (params.Merge, "on_conflict", "newest"),
+        (params.Merge, "meta_list", []),
+        (params.Merge, "meta_list", "data/ds1/processed/meta.csv"),
+    ],
+)
+def test_bad_value_of_other_notebooks(record_type, name, value):
+    (line,) = problems(record_type, **{name: value})
+    assert line.startswith(f"{name} ")
+
+
+def test_unknown_name_is_told_with_the_nearest_one():
+    assert problems(cutout_treshold=0.02) == [
+        "cutout_treshold is not a parameter; did you mean cutout_threshold?"
+    ]
+    assert problems(xyzzy=1) == ["xyzzy is not a parameter"]
+
+
+def test_all_problems_are_found_together(tmp_path):
+    missing = str(tmp_path / "none")
+    lines = problems(cutout_treshold=0.02, max_chunks="3", raw_em_data_path=missing, synapse_ids_path=missing)
+    assert [line.split()[0] for line in lines] == [
+        "cutout_treshold",
+        "max_chunks",
+        "raw_em_data_path:",
+        "synapse_ids_path:",
+    ]
+    assert f"there is no folder {missing}" in lines[2]
+    assert f"there is no file {missing}" in lines[3]
+
+
+def test_missing_tables_are_found(tmp_path):
+    (line,) = problems(params.Merge, meta_list=[str(tmp_path / "meta.csv"), "data/ds1/processed/meta.csv"])
+    assert line == f"meta_list: there is no file {tmp_path / 'meta.csv'}"
+
+
+def test_merged_table_must_not_be_one_of_the_sources():
+    path = "data/ds1/processed/meta.csv"
+    assert problems(params.Merge, merged_meta_path=path) == [
+        "merged_meta_path must not be one of the tables of meta_list"
+    ]
+
+
+def test_equal_patterns_need_folders_apart(tmp_path):
+    folder, pattern = str(tmp_path), "{synapse_id}.npy"
+    (tmp_path / "mask").mkdir()
+    for mask_folder in (folder, str(tmp_path / "mask")):
+        (line,) = problems(
+            raw_em_data_path=folder, raw_mask_data_path=mask_folder, mask_filename_pattern=pattern
+        )
+        assert line.startswith("em_filename_pattern and mask_filename_pattern must differ")
+    params.Preprocess(raw_em_data_path="a", raw_mask_data_path="b", mask_filename_pattern=pattern)
+
+
+def test_names_of_other_notebooks_are_passed_over():
+    record, passed_over = params.from_mapping(
+        params.Preprocess, {"n_bins": 5, "meta_list": [], "max_chunks": 2}, MADE
+    )
+    assert passed_over == ["meta_list", "n_bins"]
+    assert record.max_chunks == 2
+
+
+def test_integers_are_fine_for_floats_and_become_floats():
+    record = params.Preprocess(axial_to_sagittal_spacing=4, cutout_threshold=0)
+    assert isinstance(record.axial_to_sagittal_spacing, float)
+    assert record.axial_to_sagittal_spacing == 4
+
+
+def test_a_record_made_in_python_checks_itself():
+    with pytest.raises(ParameterError, match="cutout_threshold"):
+        params.Preprocess(cutout_threshold=2)
+
+
+def test_a_record_takes_path_objects(tmp_path):
+    assert params.Preprocess(proc_data_path=tmp_path).proc_data_path == str(tmp_path)
+
+
+class TestCheck:
+    """What a notebook does: its namespace and the cells that were run."""
+
+    def test_values_come_from_the_namespace(self, capsys):
+        record = params.check(params.Preprocess, {"max_chunks": 3, "In": ["", "max_chunks = 3"]}, MADE)
+        assert record.max_chunks == 3
+        assert capsys.readouterr().out == ""
+
+    def test_own_variables_are_not_mistaken_for_parameters(self):
+        namespace = {"cutout_treshold": 1, "n": 2, "In": ["", "cutout_treshold = 1", "n = 2"]}
+        params.check(params.Preprocess, namespace, MADE)
+
+    def test_injected_names_are_checked(self):
+        cells = ["", "# Parameters\ncutout_treshold = 0.02\n"]
+        with pytest.raises(ParameterError, match="did you mean cutout_threshold"):
+            params.check(params.Preprocess, {"cutout_treshold": 0.02, "In": cells}, MADE)
+
+    def test_only_the_latest_injected_cell_counts(self):
+        cells = ["", "# Parameters\ncutout_treshold = 0.02\n", "x = 1", "# Parameters\nmax_chunks = 1\n"]
+        namespace = {"cutout_treshold": 0.02, "max_chunks": 1, "In": cells}
+        assert params.check(params.Preprocess, namespace, MADE).max_chunks == 1
+
+    def test_names_of_other_notebooks_are_told(self, capsys):
+        cells = ["# Parameters\nn_bins = 5\n"]
+        params.check(params.Preprocess, {"n_bins": 5, "In": cells}, MADE)
+        assert capsys.readouterr().out == "Passed over, since only other notebooks take them: n_bins\n"
+
+
+def test_yaml_file(tmp_path):
+    (tmp_path / "p.yaml").write_text("max_chunks: 4\nn_bins: 7\ncutout_threshold: 0\n")
+    assert params.from_yaml(params.Preprocess, tmp_path / "p.yaml", MADE).max_chunks == 4
+    (tmp_path / "p.yaml").write_text("cutout_threshold: 1e-2\n")
+    with pytest.raises(ParameterError, match="YAML reads 1e-2 as text"):
+        params.from_yaml(params.Preprocess, tmp_path / "p.yaml", MADE)
+
+
+def test_a_yaml_file_that_is_no_mapping(tmp_path):
+    (tmp_path / "p.yaml").write_text("- 1\n")
+    with pytest.raises(ParameterError, match=r"p\.yaml: must hold lines of the form name: value"):
+        params.from_yaml(params.Preprocess, tmp_path / "p.yaml", MADE)
+
+
+def test_table_shows_paths_relative_to_the_project(tmp_path):
+    table = params.as_table(params.Merge(merged_meta_path=tmp_path / "meta.csv"))["value"]
+    assert table["meta_list"] == "['data/ds1/processed/meta.csv', 'data/ds2/processed/meta.csv']"
+    assert table["merged_meta_path"] == (tmp_path / "meta.csv").as_posix()
+    assert params.as_table(params.Preprocess())["value"]["synapse_ids_path"] == ""
+
+
+def test_paths_start_from_the_project_wherever_the_kernel_runs(monkeypatch, tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    for folder in (root, root / "notebooks", tmp_path):
+        monkeypatch.chdir(folder)
+        assert project_root() == root
+        assert resolve("data/x") == str(root / "data" / "x")
+
+
+def test_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert resolve("~/x") == str(tmp_path / "x")
+    assert resolve(str(tmp_path)) == str(tmp_path)
+    assert resolve("") == ""
+    assert shown(resolve("data/../data/x")) == "data/x"
+    assert shown(tmp_path) == tmp_path.as_posix()
+
+
+def test_a_project_above_the_working_folder_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "preprocess.ipynb").touch()
+    (tmp_path / "params").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert project_root() == tmp_path
+
+
+def test_records_can_be_written_as_json():
+    for record_type in params.RECORDS:
+        assert json.loads(json.dumps(asdict(record_type())))
+        assert all(f.name == f.name.lower() for f in fields(record_type))
+
+
+def test_import_needs_neither_papermill_nor_jupyter():
+    code = (
+        "import sys, synprep.params; print(sorted({'papermill', 'IPython', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
