@@ -1,0 +1,291 @@
+"""Which EM file goes with which mask file, and what to say about the files that do not pair."""
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from synprep.errors import PairingError, listed
+
+
+class Sources(Protocol):
+    """The parameters that pairing reads; see `synprep.params.Chunks`."""
+
+    raw_em_data_path: str
+    raw_mask_data_path: str
+    em_filename_pattern: str
+    mask_filename_pattern: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one chunk.
+
+    Parameters
+    ----------
+    synapse_id : str
+        Text that the file names carry.
+    em_path : Path
+        EM file.
+    mask_path : Path or None
+        Mask file; None when EM files are surveyed without masks.
+    """
+
+    synapse_id: str
+    em_path: Path
+    mask_path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What was found in the input folders.
+
+    Parameters
+    ----------
+    pairs : tuple of Pair
+        Sorted by synapse id as text.
+    em_only, mask_only : dict of str to Path
+        Files whose id has no partner, by synapse id.
+    claimed_twice : dict of str to list of Path
+        All files of one kind that claim the same id, by synapse id; such ids are not paired.
+    passed_over : tuple of Path
+        Files that are neither EM nor mask.
+    """
+
+    pairs: tuple[Pair, ...]
+    em_only: dict[str, Path]
+    mask_only: dict[str, Path]
+    claimed_twice: dict[str, list[Path]]
+    passed_over: tuple[Path, ...]
+
+    def as_table(self) -> pd.DataFrame:
+        """Counts and examples for a person to read.
+
+        Returns
+        -------
+        DataFrame
+            Index: what was found; columns `count` and `examples` (file names).
+        """
+        twice = [path for paths in self.claimed_twice.values() for path in paths]
+        found = {
+            "paired": (len(self.pairs), [pair.em_path for pair in self.pairs]),
+            "EM without mask": (len(self.em_only), self.em_only.values()),
+            "mask without EM": (len(self.mask_only), self.mask_only.values()),
+            "ids claimed by several files": (len(self.claimed_twice), twice),
+            "files passed over": (len(self.passed_over), self.passed_over),
+        }
+        rows = [(what, n, listed((path.name for path in paths), 3)) for what, (n, paths) in found.items()]
+        return pd.DataFrame(rows, columns=["files", "count", "examples"]).set_index("files")
+
+    def claim_failures(self) -> dict[str, str]:
+        """Reasons why the ids that several files claim were not processed.
+
+        Returns
+        -------
+        dict of str to str
+            Reason by synapse id.
+        """
+        return {
+            synapse_id: "claimed by several files: " + listed(paths)
+            for synapse_id, paths in self.claimed_twice.items()
+        }
+
+
+def read_id(filename: str, pattern: str) -> str | None:
+    """Read the synapse id from a file name.
+
+    Parameters
+    ----------
+    filename : str
+        File name without folders.
+    pattern : str
+        File name with one ``{synapse_id}`` and any ``*``. Each ``*`` and the id stand for the shortest text
+        that lets the whole pattern fit.
+
+    Returns
+    -------
+    str or None
+        The id; None if the name does not fit.
+
+    Examples
+    --------
+    >>> read_id("data_MICrONS__L23__8_8_40__raw_1000379.npy", "*_raw_{synapse_id}.npy")
+    '1000379'
+    """
+    expression = re.escape(pattern).replace(r"\*", ".*?").replace(re.escape("{synapse_id}"), "(.+?)")
+    match = re.fullmatch(expression, filename, re.DOTALL)
+    return match and match[1]
+
+
+def find(sources: Sources) -> Pairing:
+    """Pair the EM and mask files of two folders.
+
+    Both folders are walked with all folders inside them; they may be the same one. A file that fits the mask
+    pattern is never taken for EM, unless both patterns are equal and the folders apart. Ids are text and
+    compared exactly.
+
+    Parameters
+    ----------
+    sources : Sources
+        A record with the two folders (absolute paths) and patterns. With an empty `raw_mask_data_path`
+        every EM file makes a pair without mask.
+
+    Returns
+    -------
+    Pairing
+        At least one pair.
+
+    Raises
+    ------
+    PairingError
+        If a folder does not exist or nothing pairs; with counts, example names, the ids read from them and
+        the parameters to change.
+    """
+    em_files, mask_files = _walk(sources.raw_em_data_path), _walk(sources.raw_mask_data_path)
+    mask_ids = {path: read_id(path.name, sources.mask_filename_pattern) for path in mask_files}
+    em_ids = {path: _em_id(path.name, sources) for path in em_files}
+    em, em_twice = _by_id(em_ids)
+    mask, mask_twice = _by_id(mask_ids)
+    twice = {key: em_twice.get(key, []) + mask_twice.get(key, []) for key in sorted({*em_twice, *mask_twice})}
+    ids = sorted(em.keys() & mask.keys() if sources.raw_mask_data_path else em)
+    pairing = Pairing(
+        pairs=tuple(Pair(key, em[key], mask.get(key)) for key in ids if key not in twice),
+        em_only={key: em[key] for key in sorted(em) if key not in {*ids, *mask, *twice}},
+        mask_only={key: mask[key] for key in sorted(mask) if key not in {*em, *twice}},
+        claimed_twice=twice,
+        passed_over=tuple(sorted(_unread(em_ids, mask_ids))),
+    )
+    if not pairing.pairs:
+        raise PairingError(_nothing_pairs(sources, em_ids, mask_ids, pairing))
+    return pairing
+
+
+def _walk(folder: str) -> list[Path]:
+    """All files below a folder, sorted; none for an empty name."""
+    if folder and not os.path.isdir(folder):
+        raise PairingError(f"there is no folder {folder}")
+    return sorted(Path(top, name) for top, _, names in os.walk(folder) for name in names) if folder else []
+
+
+def _em_id(filename: str, sources: Sources) -> str | None:
+    equal = sources.em_filename_pattern == sources.mask_filename_pattern
+    is_mask = not equal and read_id(filename, sources.mask_filename_pattern)
+    return None if is_mask else read_id(filename, sources.em_filename_pattern)
+
+
+def _by_id(ids: dict[Path, str | None]) -> tuple[dict[str, Path], dict[str, list[Path]]]:
+    """Turn ids by path into paths by id, and all paths of ids that more than one path claims."""
+    paths = defaultdict(list)
+    for path, synapse_id in ids.items():
+        if synapse_id is not None:
+            paths[synapse_id].append(path)
+    return {key: found[0] for key, found in paths.items()}, {k: v for k, v in paths.items() if len(v) > 1}
+
+
+def _unread(em_ids: dict[Path, str | None], mask_ids: dict[Path, str | None]) -> set[Path]:
+    read = {path for ids in (em_ids, mask_ids) for path, synapse_id in ids.items() if synapse_id is not None}
+    return {*em_ids, *mask_ids} - read
+
+
+def _nothing_pairs(sources: Sources, em_ids: dict, mask_ids: dict, pairing: Pairing) -> str:
+    """Say why nothing pairs and what to change."""
+    lines = ["no EM file pairs with a mask file" if sources.raw_mask_data_path else "there is no EM file"]
+    kinds = [("em", "EM", em_ids), ("mask", "mask", mask_ids)]
+    for name, kind, ids in kinds if sources.raw_mask_data_path else kinds[:1]:
+        pattern = getattr(sources, f"{name}_filename_pattern")
+        n_fit = sum(synapse_id is not None for synapse_id in ids.values())
+        lines.append(f"  {getattr(sources, f'raw_{name}_data_path')}: {len(ids)} files, ")
+        lines[-1] += f"{n_fit} are {kind} by {name}_filename_pattern {pattern!r}"
+        for path, synapse_id in sorted(ids.items(), key=lambda item: item[1] is None)[:2]:
+            lines.append(f"    {path.name}: " + (f"id {synapse_id!r}" if synapse_id else "does not fit"))
+    if pairing.claimed_twice:
+        lines.append(f"  claimed by several files: {listed(pairing.claimed_twice)}")
+    names = "raw_em_data_path, raw_mask_data_path, em_filename_pattern, mask_filename_pattern"
+    return "\n".join([*lines, f"  change one of {names}"])
+
+
+def select(
+    pairs: Sequence[Pair], synapse_ids: Iterable[str] | None = None, max_chunks: int = 0
+) -> list[Pair]:
+    """Take the chunks that were asked for.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Sorted by synapse id.
+    synapse_ids : iterable of str, optional
+        Ids to take; None takes all.
+    max_chunks : int
+        Take the first few only; 0 takes all.
+
+    Returns
+    -------
+    list of Pair
+        In the order of `pairs`.
+
+    Raises
+    ------
+    PairingError
+        If none of `synapse_ids` is among the pairs.
+    """
+    wanted = None if synapse_ids is None else set(synapse_ids)
+    selected = [pair for pair in pairs if wanted is None or pair.synapse_id in wanted]
+    if not selected:
+        there = listed((pair.synapse_id for pair in pairs), 3)
+        raise PairingError(
+            f"none of the {len(wanted)} ids of synapse_ids_path ({listed(sorted(wanted), 3)}) is paired; "
+            f"ids that are: {there}"
+        )
+    return selected[: max_chunks or None]
+
+
+def sample(pairs: Sequence[Pair], n_rand_samples: int, seed: int = 0) -> list[Pair]:
+    """Draw chunks at random, without replacement.
+
+    Chunks are ordered by a SHA-256 hash of the seed and the synapse id: the same on every machine, and hardly
+    changed when chunks are added.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        All chunks.
+    n_rand_samples : int
+        How many to draw, at most all of them.
+    seed : int
+        Another seed gives another order.
+
+    Returns
+    -------
+    list of Pair
+        In the order of the draw: a smaller sample is the start of a larger one with the same seed.
+    """
+
+    def rank(pair: Pair) -> bytes:
+        return hashlib.sha256(f"{seed}:{pair.synapse_id}".encode()).digest()
+
+    return sorted(pairs, key=rank)[:n_rand_samples]
+
+
+def ids_that_differ_in_case(pairs: Iterable[Pair]) -> list[list[str]]:
+    """Ids that a file system which ignores case would mix up.
+
+    Parameters
+    ----------
+    pairs : iterable of Pair
+        Chunks.
+
+    Returns
+    -------
+    list of list of str
+        Groups of ids that are equal but for case.
+    """
+    groups = defaultdict(list)
+    for pair in pairs:
+        groups[pair.synapse_id.casefold()].append(pair.synapse_id)
+    return [ids for ids in groups.values() if len(ids) > 1]

@@ -1,0 +1,184 @@
+from types import SimpleNamespace
+
+import pytest
+
+from synprep import pairing
+from synprep.errors import PairingError
+from synprep.pairing import Pair
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Pair the named empty files; names start with the folder."""
+
+    def find_in(
+        names, em="em", mask="mask", em_pattern="{synapse_id}.npy", mask_pattern="{synapse_id}_mask.npy"
+    ):
+        for name in [*names, "em/.keep", "mask/.keep"]:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return pairing.find(
+            SimpleNamespace(
+                raw_em_data_path=str(tmp_path / em),
+                raw_mask_data_path=mask and str(tmp_path / mask),
+                em_filename_pattern=em_pattern,
+                mask_filename_pattern=mask_pattern,
+            )
+        )
+
+    return find_in
+
+
+def ids(found):
+    return [pair.synapse_id for pair in found.pairs]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "expected"),
+    [
+        ("1000379.npy", "{synapse_id}.npy", "1000379"),
+        ("007.npy", "{synapse_id}.npy", "007"),
+        ("1000379_mask.npy", "{synapse_id}_mask.npy", "1000379"),
+        ("a_mask_mask.npy", "{synapse_id}_mask.npy", "a_mask"),
+        ("a b.c-ß.npy", "{synapse_id}.npy", "a b.c-ß"),
+        ("data_MICrONS__L23__8_8_40__raw_1000379.npy", "*_raw_{synapse_id}.npy", "1000379"),
+        ("data_MICrONS__L23__8_8_40__masks_1000348_mask.npy", "*_masks_{synapse_id}_mask.npy", "1000348"),
+        ("x_raw_1_raw_2.npy", "*_raw_{synapse_id}.npy", "1_raw_2"),  # shortest text for *
+        ("5_a_b.npy", "{synapse_id}_*.npy", "5"),  # and for the id
+        ("1.npy.txt", "{synapse_id}.npy", None),
+        ("1.NPY", "{synapse_id}.npy", None),
+        (".npy", "{synapse_id}.npy", None),
+        ("1xnpy", "{synapse_id}.npy", None),
+        ("1_mask.npy", "*_masks_{synapse_id}_mask.npy", None),
+    ],
+)
+def test_read_id(name, pattern, expected):
+    assert pairing.read_id(name, pattern) == expected
+
+
+def test_pairs_are_sorted_as_text_and_nested_folders_are_walked(find):
+    found = find(
+        [
+            "em/9.npy",
+            "em/a/10.npy",
+            "em/a/b/007.npy",
+            "mask/x/9_mask.npy",
+            "mask/10_mask.npy",
+            "mask/007_mask.npy",
+        ]
+    )
+    assert ids(found) == ["007", "10", "9"]
+    assert found.pairs[1].em_path.parts[-2:] == ("a", "10.npy")
+    assert found.pairs[2].mask_path.parts[-2:] == ("x", "9_mask.npy")
+
+
+def test_what_does_not_pair_is_told_apart(find):
+    found = find(
+        [
+            "em/1.npy",
+            "em/2.npy",
+            "em/notes.txt",
+            "em/1_mask.npy",
+            "mask/1_mask.npy",
+            "mask/3_mask.npy",
+            "mask/3.npy",
+        ]
+    )
+    assert ids(found) == ["1"]
+    assert list(found.em_only) == ["2"]
+    assert list(found.mask_only) == ["3"]
+    assert [path.name for path in found.passed_over] == [".keep", "1_mask.npy", "notes.txt", ".keep", "3.npy"]
+    assert found.as_table()["count"].tolist() == [1, 1, 1, 0, 5]
+    assert found.as_table()["examples"].iloc[4] == ".keep, 1_mask.npy, notes.txt and 2 more"
+
+
+def test_one_folder_for_both(find):
+    found = find(["all/1.npy", "all/1_mask.npy", "all/2_mask.npy"], em="all", mask="all")
+    assert ids(found) == ["1"]
+    assert not found.em_only
+    assert list(found.mask_only) == ["2"]
+    assert not found.passed_over
+
+
+def test_mask_folder_inside_the_em_folder(find):
+    found = find(["em/1.npy", "em/mask/1_mask.npy"], mask="em/mask")
+    assert ids(found) == ["1"]
+    assert [path.name for path in found.passed_over] == [".keep"]
+
+
+def test_equal_patterns_in_folders_apart(find):
+    found = find(["em/1.npy", "mask/1.npy"], mask_pattern="{synapse_id}.npy")
+    assert ids(found) == ["1"]
+    assert found.pairs[0].mask_path.parts[-2:] == ("mask", "1.npy")
+
+
+def test_an_id_claimed_twice_is_left_out_and_named(find):
+    found = find(["em/1.npy", "em/b/1.npy", "em/2.npy", "mask/1_mask.npy", "mask/2_mask.npy"])
+    assert ids(found) == ["2"]
+    assert [path.parts[-2:] for path in found.claimed_twice["1"]] == [("em", "1.npy"), ("b", "1.npy")]
+    assert list(found.claim_failures()) == ["1"]
+    assert found.as_table().loc["ids claimed by several files", "count"] == 1
+    assert not found.em_only and not found.mask_only
+
+
+def test_without_mask_folder_every_em_file_is_surveyed(find):
+    found = find(["em/1.npy", "em/2.npy", "em/2_mask.npy"], mask="")
+    assert ids(found) == ["1", "2"]
+    assert found.pairs[0].mask_path is None
+    assert not found.em_only
+
+
+def test_nothing_pairs_says_what_was_read_and_what_to_change(find):
+    with pytest.raises(PairingError) as caught:
+        find(["em/raw_1.npy", "em/raw_2.npy", "mask/1_mask.npy", "mask/2_mask.npy", "mask/3_mask.npy"])
+    message = str(caught.value)
+    assert "3 files, 2 are EM by em_filename_pattern '{synapse_id}.npy'" in message
+    assert "raw_1.npy: id 'raw_1'" in message and "raw_2.npy: id 'raw_2'" in message
+    assert "4 files, 3 are mask by mask_filename_pattern" in message
+    assert "1_mask.npy: id '1'" in message and "2_mask.npy: id '2'" in message
+    assert "3_mask.npy" not in message
+    for name in ("raw_em_data_path", "raw_mask_data_path", "em_filename_pattern", "mask_filename_pattern"):
+        assert name in message.splitlines()[-1]
+
+
+def test_nothing_fits_shows_names_that_do_not_fit(find):
+    with pytest.raises(PairingError, match=r"x\.tif: does not fit"):
+        find(["em/x.tif"])
+
+
+def test_missing_folder(find):
+    with pytest.raises(PairingError, match="there is no folder"):
+        find([], em="elsewhere")
+
+
+PAIRS = [Pair(text, None) for text in ("007", "1", "7", "NA", "a")]
+
+
+def test_select_takes_the_first_few_of_the_ids():
+    assert pairing.select(PAIRS) == PAIRS
+    assert pairing.select(PAIRS, max_chunks=2) == PAIRS[:2]
+    assert pairing.select(PAIRS, ["NA", "7", "other"]) == [PAIRS[2], PAIRS[3]]
+    assert pairing.select(PAIRS, ["NA", "7"], 1) == [PAIRS[2]]
+
+
+def test_select_nothing_is_an_error_with_both_kinds_of_ids():
+    with pytest.raises(PairingError, match=r"none of the 2 ids .*\(8, 9\).*007, 1, 7 and 2 more"):
+        pairing.select(PAIRS, ["8", "9"])
+
+
+def test_sample_is_seeded_without_replacement_and_a_prefix_of_a_larger_one():
+    every = pairing.sample(PAIRS, 1000)
+    assert sorted(every, key=PAIRS.index) == PAIRS
+    assert every != PAIRS
+    assert pairing.sample(PAIRS, 3) == every[:3]
+    assert pairing.sample(reversed(PAIRS), 1000) == every
+    assert len({tuple(p.synapse_id for p in pairing.sample(PAIRS, 5, seed)) for seed in range(9)}) > 1
+
+
+def test_sample_is_the_same_on_every_machine():
+    assert [pair.synapse_id for pair in pairing.sample(PAIRS, 5, 0)] == ["7", "007", "a", "NA", "1"]
+
+
+def test_ids_that_differ_in_case():
+    pairs = [Pair(text, None) for text in ("a1", "b", "A1", "ß")]
+    assert pairing.ids_that_differ_in_case(pairs) == [["a1", "A1"]]
