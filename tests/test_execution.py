@@ -1,0 +1,30 @@
+import pytest
+
+from synprep import execution
+from synprep.errors import ChunkError
+
+
+def test_a_failing_item_does_not_stop_the_others(capsys):
+    def double(item):
+        if item == 2:
+            raise ChunkError("bad")
+        return 2 * item
+
+    outcomes = list(execution.attempt_all(double, [1, 2, 3], "Doubling"))
+    assert [item for item, _ in outcomes] == [1, 2, 3]
+    assert [outcomes[0][1], str(outcomes[1][1]), outcomes[2][1]] == [2, "bad", 6]
+    assert isinstance(outcomes[1][1], ChunkError)
+    assert capsys.readouterr().out.rsplit("\r", 1)[-1] == "Doubling: 3 chunks\n"
+
+
+def test_an_error_that_is_not_about_the_item_is_raised():
+    def fail(item):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        list(execution.attempt_all(fail, [1], "Failing", show=False))
+
+
+def test_nothing_is_printed_when_not_asked(capsys):
+    assert list(execution.track("ab", 2, "Passing", show=False)) == ["a", "b"]
+    assert capsys.readouterr().out == ""

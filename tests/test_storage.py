@@ -1,0 +1,151 @@
+import json
+import os
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from synprep import storage
+from synprep.errors import ChunkError, TableError
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.int64, ">u2"])
+def test_array_comes_back(tmp_path, order, dtype):
+    array = np.asarray(np.arange(24).reshape(2, 3, 4) % 7, dtype=dtype, order=order)
+    storage.save_array(tmp_path / "a.npy", array)
+    header = storage.read_header(tmp_path / "a.npy")
+    assert (header.shape, header.is_fortran, header.dtype) == ((2, 3, 4), order == "F", np.dtype(dtype))
+    assert np.array_equal(storage.read_array(tmp_path / "a.npy", header), array)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), array)
+
+
+def test_saved_bytes_are_those_of_numpy(tmp_path):
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    storage.save_array(tmp_path / "ours.npy", array)
+    np.save(tmp_path / "numpy.npy", array)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), storage.replacing(tmp_path / "a.txt") as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_file_appears_when_it_is_whole_with_usual_permissions(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with storage.replacing(path) as file:
+        file.write(b"text")
+        assert not path.exists()
+    (tmp_path / "plain").touch()
+    assert path.read_text() == "text"
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def npy_bytes(tmp_path, array):
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    return (tmp_path / "x.npy").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda whole: whole[:-1], "holds 23 bytes of values, its header says 24"),
+        (lambda whole: whole + b"x", "holds 25 bytes of values, its header says 24"),
+        (lambda whole: b"", "is not an npy file"),
+        (lambda whole: whole[:5], "is not an npy file"),
+        (lambda whole: whole[:40], "is not an npy file"),
+        (lambda whole: b"synapse_id,x\n" * 20, "is not an npy file"),
+        (lambda whole: whole[:6] + b"\x09\x00" + whole[8:], "is not an npy file"),
+    ],
+)
+def test_bad_array_files(tmp_path, change, reason):
+    path = tmp_path / "bad.npy"
+    path.write_bytes(change(npy_bytes(tmp_path, np.zeros((2, 3, 4), np.uint8))))
+    with pytest.raises(ChunkError, match=reason) as caught:
+        storage.read_header(path)
+    assert str(path) in str(caught.value)
+
+
+def test_python_objects_are_never_loaded(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([{}, None], dtype=object), allow_pickle=True)
+    with pytest.raises(ChunkError, match="Python objects, which are never loaded"):
+        storage.read_header(tmp_path / "x.npy")
+
+
+def test_missing_array_file(tmp_path):
+    with pytest.raises(ChunkError, match=r"gone\.npy: cannot be read: No such file"):
+        storage.read_header(tmp_path / "gone.npy")
+
+
+def test_a_file_cut_after_its_header_was_read(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), np.uint8))
+    header = storage.read_header(tmp_path / "x.npy")
+    os.truncate(tmp_path / "x.npy", header.offset + 5)
+    with pytest.raises(ChunkError, match=r"x\.npy: cannot be read"):
+        storage.read_array(tmp_path / "x.npy", header)
+
+
+def test_table_is_text_with_lf(tmp_path):
+    table = pd.DataFrame({"synapse_id": ["007", "NA", "1,5"], "v": [1.0, np.nan, 2.5]})
+    storage.save_table(tmp_path / "t.csv", table)
+    assert (tmp_path / "t.csv").read_bytes() == b'synapse_id,v\n007,1.0\nNA,\n"1,5",2.5\n'
+    assert storage.read_table(tmp_path / "t.csv").values.tolist() == [
+        ["007", "1.0"],
+        ["NA", ""],
+        ["1,5", "2.5"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("id\n1\n", "has no column synapse_id; its columns are id"), ("", "cannot be read")]
+)
+def test_bad_tables(tmp_path, text, reason):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(TableError, match=reason):
+        storage.read_table(tmp_path / "t.csv")
+
+
+def test_json_holds_numpy_values_and_null_for_nan(tmp_path):
+    record = {
+        "a": np.arange(2),
+        "b": np.float64(0.5),
+        "c": float("nan"),
+        "d": ["é"],
+        "e": {"f": np.array([np.nan])},
+    }
+    storage.save_json(tmp_path / "r.json", record)
+    assert json.loads((tmp_path / "r.json").read_text("utf-8")) == {
+        "a": [0, 1],
+        "b": 0.5,
+        "c": None,
+        "d": ["é"],
+        "e": {"f": [None]},
+    }
+
+
+def test_figure_is_a_png(tmp_path):
+    figure = plt.figure(figsize=(4, 2))
+    storage.save_figure(tmp_path / "f.png", figure)
+    plt.close(figure)
+    assert plt.imread(tmp_path / "f.png").shape[:2] == (300, 600)
+
+
+def test_move_aside_takes_the_next_free_number(tmp_path):
+    assert storage.move_aside(tmp_path / "meta.csv") is None
+    for number in (1, 2):
+        (tmp_path / "meta.csv").write_text(str(number))
+        assert storage.move_aside(tmp_path / "meta.csv") == tmp_path / f"meta.{number}.csv"
+    assert (tmp_path / "meta.1.csv").read_text() == "1"
+    assert not (tmp_path / "meta.csv").exists()
+
+
+def test_ignores_case_agrees_with_the_file_system(tmp_path):
+    answer = storage.ignores_case(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").touch()
+    assert answer == (tmp_path / "A").exists()
