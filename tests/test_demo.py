@@ -1,0 +1,132 @@
+import hashlib
+
+import numpy as np
+import pytest
+import yaml
+
+from synprep import demo, pairing, params
+from synprep.synthetic import make_chunk
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project without data, in which the kernel runs."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "preprocess.ipynb").touch()
+    (tmp_path / "params").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["ds1", "ds2"])
+def test_sets_pair_with_their_parameters(project, name):
+    p = params.Preprocess(**demo.parameters(name))
+    demo.make_missing(p, show_progress=False)
+    found = pairing.find(p)
+    assert [pair.synapse_id for pair in found.pairs] == [chunk.synapse_id for chunk in demo.SETS[name].chunks]
+    assert not found.passed_over
+    assert sorted(path.name for path in (project / "data" / name).iterdir()) == ["em", "mask"]
+
+
+def test_names_of_the_second_set_are_those_of_real_data(project):
+    demo.make_missing(params.Preprocess(**demo.parameters("ds2")), show_progress=False)
+    assert (project / "data/ds2/em/data_MICrONS__L23__8_8_40__raw_1000379.npy").exists()
+    assert (project / "data/ds2/mask/data_MICrONS__L23__8_8_40__masks_1000379_mask.npy").exists()
+
+
+def test_a_set_that_is_there_is_left_alone_and_the_line_is_the_same(project, capsys):
+    p = params.Preprocess(**demo.parameters("ds1"))
+    demo.make_missing(p)
+    first = capsys.readouterr().out.rsplit("\r", 1)[-1]
+    (project / "data/ds1/em/1000379.npy").unlink()
+    demo.make_missing(p)
+    assert (
+        capsys.readouterr().out.rsplit("\r", 1)[-1] == first == "Demonstration data in data/ds1: 4 chunks\n"
+    )
+    assert not (project / "data/ds1/em/1000379.npy").exists()
+
+
+def test_other_folders_are_left_alone(project, capsys):
+    demo.make_missing(params.Preprocess(raw_em_data_path="data/mine/em", raw_mask_data_path="data/mine/mask"))
+    assert not (project / "data").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_the_two_small_sets_overlap():
+    one, two = ({chunk.synapse_id for chunk in demo.SETS[name].chunks} for name in ("ds1", "ds2"))
+    assert len(one & two) == 2
+    assert len(one | two) == 6
+
+
+def test_demonstration_data_has_sections_on_both_sides_of_the_threshold():
+    for chunk in demo.SETS["demo"].chunks[1:3] + demo.SETS["demo"].chunks[-1:]:
+        n_pixels = chunk.shape_xyz[0] * chunk.shape_xyz[1]
+        assert any(0.0095 < n / n_pixels <= 0.01 for _, n in chunk.cut_sections)
+    assert 256 / (160 * 160) == 0.01
+    assert demo.SETS["demo"].chunks[-1].shape_xyz == (256, 256, 256)
+
+
+@pytest.mark.parametrize("name", ["demo", "ds1", "ds2"])
+def test_yaml_files_point_at_the_sets(name):
+    with open(params.resolve(f"params/{name}.yaml")) as file:
+        values = yaml.safe_load(file)
+    defaults = {
+        name: getattr(params.Preprocess(), name) for name in ("em_filename_pattern", "mask_filename_pattern")
+    }
+    expected = demo.parameters(name)
+    assert {key: values.get(key, defaults.get(key)) for key in expected} == expected
+
+
+def digest(array):
+    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
+
+
+def test_chunks_are_the_same_on_every_machine():
+    em, mask = make_chunk(1000379, (96, 96, 40), black_sections=(2,), cut_sections=((5, 93),))
+    assert (digest(em), digest(mask)) == ("f106a8b9741fa257", "6c05f666ceba28cb")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_chunks_have_what_a_person_expects(seed):
+    em, mask = make_chunk(seed, (96, 80, 40), black_sections=(3,), cut_sections={7: 50, 9: 0})
+    assert em.shape == mask.shape == (96, 80, 40)
+    assert em.dtype == mask.dtype == np.uint8
+    assert [int((em[:, :, z] == 0).sum()) for z in (3, 7, 8, 9)] == [96 * 80, 50, 0, 0]
+    assert (em == 255).any()
+    assert set(np.unique(mask[:, :, 16:24])) == {0, 1, 2, 3}
+    correlation = [
+        np.corrcoef(
+            em.take(range(10, 30), 2).take(range(1, n), a).ravel(),
+            em.take(range(10, 30), 2).take(range(n - 1), a).ravel(),
+        )[0, 1]
+        for a, n in ((0, 96), (1, 80))
+    ]
+    across = np.corrcoef(em[:, :, 10:30].ravel(), em[:, :, 11:31].ravel())[0, 1]
+    assert across < min(correlation) - 0.1
+
+
+def test_labels_are_brighter_inside_than_on_their_membranes():
+    em, mask = make_chunk(4)
+    inside = em[(mask == 1) | (mask == 3)].mean()
+    label = mask[:, :, 30] == 1
+    grown = label.copy()
+    grown[1:] |= label[:-1]
+    grown[:-1] |= label[1:]
+    assert inside - em[:, :, 30][grown & ~label].mean() > 25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"shape_xyz": (32, 64, 8)}, "at least"),
+        ({"shape_xyz": (64, 64)}, "three lengths"),
+        ({"anisotropy": 0}, "1 to 20"),
+        ({"black_sections": (64,)}, "z = 64"),
+        ({"black_sections": (1, 1)}, "twice"),
+        ({"cut_sections": {1: -1}}, "n_pixels"),
+        ({"cut_sections": {1: 128 * 128 + 1}}, "n_pixels"),
+    ],
+)
+def test_impossible_chunks(arguments, reason):
+    with pytest.raises(ValueError, match=reason):
+        make_chunk(0, **arguments)
