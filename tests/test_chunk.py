@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from synprep import chunk
+from synprep.errors import ChunkError
+from synprep.pairing import Pair
+from synprep.params import Preprocess
+
+
+def pair_of(tmp_path, em_xyz, mask_xyz):
+    np.save(tmp_path / "a.npy", em_xyz)
+    np.save(tmp_path / "a_mask.npy", mask_xyz)
+    return Pair("a", tmp_path / "a.npy", tmp_path / "a_mask.npy")
+
+
+EM = np.random.default_rng(0).integers(1, 256, (10, 10, 20), dtype=np.uint8)
+MASK = np.random.default_rng(1).integers(0, 4, (10, 10, 20), dtype=np.uint8)
+
+
+def test_a_section_exactly_at_the_threshold_stays_and_one_pixel_more_blanks_it(tmp_path):
+    em = EM.copy()
+    em[0, 0, 8] = 0  # 1 of 100 pixels: exactly 0.01
+    em[0, :2, 9] = 0
+    result = chunk.process(pair_of(tmp_path, em, MASK), Preprocess())
+    assert result.sections["is_blanked"].tolist() == [False, False, True, False, False]
+    assert result.sections["cutout_fraction"].tolist() == [0.0, 0.01, 0.02, 0.0, 0.0]
+    assert result.row["n_cutout_sections"] == 1
+    assert not result.tensor_cxyz[0, :, :, 2].any()
+    assert np.array_equal(result.tensor_cxyz[0, :, :, [0, 1, 3, 4]], np.moveaxis(em, 2, 0)[[7, 8, 10, 11]])
+    assert np.array_equal(result.tensor_cxyz[1], MASK[:, :, 7:12])
+
+
+def test_statistics_leave_cutout_pixels_out(tmp_path):
+    em = EM.copy()
+    em[0, 0, 8] = 0
+    rows = chunk.process(pair_of(tmp_path, em, MASK), Preprocess()).sections
+    imaged = em[:, :, 8][em[:, :, 8] > 0]
+    assert rows["mean"].iloc[1] == pytest.approx(imaged.mean(), rel=1e-12)
+    assert rows["std"].iloc[1] == pytest.approx(imaged.std(), rel=1e-12)
+
+
+def test_other_cutout_pixel_value(tmp_path):
+    em = EM.copy()
+    em[:, :, 8] = 255
+    rows = chunk.process(
+        pair_of(tmp_path, em, MASK), Preprocess(cutout_pixel_value=255, cutout_threshold=0.5)
+    ).sections
+    assert rows["is_blanked"].tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_both_memory_orders_give_the_same(tmp_path, order):
+    expected = chunk.process(pair_of(tmp_path, EM, MASK), Preprocess())
+    pair = pair_of(tmp_path, np.asarray(EM, order=order), np.asarray(MASK, order=order))
+    result = chunk.process(pair, Preprocess())
+    assert np.array_equal(result.tensor_cxyz, expected.tensor_cxyz)
+    assert result.tensor_cxyz.flags.c_contiguous
+    assert result.row == expected.row
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, ">i4", np.uint64])
+def test_masks_of_any_integer_type(tmp_path, dtype):
+    result = chunk.process(pair_of(tmp_path, EM, MASK.astype(dtype)), Preprocess())
+    assert result.tensor_cxyz.dtype == np.uint8
+    assert np.array_equal(result.tensor_cxyz[1], MASK[:, :, 7:12])
+
+
+def test_boolean_mask(tmp_path):
+    result = chunk.process(pair_of(tmp_path, EM, MASK > 1), Preprocess())
+    assert np.array_equal(result.tensor_cxyz[1], MASK[:, :, 7:12] > 1)
+
+
+@pytest.mark.parametrize(
+    ("em", "mask", "reason"),
+    [
+        (EM.astype(np.float32), MASK, "EM must be uint8, not float32"),
+        (EM.astype(np.uint16), MASK, "EM must be uint8, not uint16"),
+        (EM[0], MASK, r"EM must have three axes .* its shape is \(10, 20\)"),
+        (EM[None], MASK, "EM must have three axes"),
+        (EM[:0], MASK[:0], "none empty"),
+        (EM, MASK.astype(float), "a mask must be integer or boolean, not float64"),
+        (EM, MASK[:9], r"equal shapes, not \(10, 10, 20\) and \(9, 10, 20\)"),
+        (EM, MASK.astype(np.int16) * 100, "mask values must be 0 to 255, not 0 to 300"),
+        (EM, MASK.astype(np.int16) - 1, "mask values must be 0 to 255, not -1 to 2"),
+    ],
+)
+def test_what_cannot_be_used_is_an_error(tmp_path, em, mask, reason):
+    with pytest.raises(ChunkError, match=reason):
+        chunk.process(pair_of(tmp_path, em, mask), Preprocess())
+
+
+def test_kept_sections():
+    assert np.flatnonzero(chunk.is_kept(20, Preprocess())).tolist() == [7, 8, 9, 10, 11]
+    assert chunk.is_kept(3, Preprocess(n_sections=9)).tolist() == [True] * 3

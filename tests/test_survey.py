@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+
+from synprep import pairing, survey
+from synprep.errors import FailedChunksError, PairingError, ParameterError
+from synprep.params import CutoutHistogram, IntensityHistogram, SectionVariation
+
+
+@pytest.fixture
+def surveyed(write_pair, tmp_path):
+    """Two chunks of 2 x 2 pixels and 8 and 4 sections; with spacing 2, 5 and 3 are kept."""
+    one = np.full((2, 2, 8), 100, dtype=np.uint8)
+    one[:, :, 1] = 200
+    one[:, :, 2] = 0  # kept (z 1 to 5)
+    one[0, 0, 4] = 0  # kept, a quarter cut
+    one[0, 0, 7] = 0
+    two = np.full((2, 2, 4), 50, dtype=np.uint8)
+    two[0, :, 3] = 0  # not kept (z 0 to 2), half cut
+    write_pair("one", one)
+    write_pair("two", two)
+
+    def run(record_type, **parameters):
+        p = record_type(
+            raw_em_data_path=str(tmp_path / "em"),
+            raw_mask_data_path=str(tmp_path / "mask"),
+            axial_to_sagittal_spacing=2,
+            **parameters,
+        )
+        pairs = pairing.find(p).pairs
+        return survey.run(pairs, p), p
+
+    return run
+
+
+def test_cutout_report(surveyed):
+    report = survey.cutout_report(*surveyed(CutoutHistogram, n_bins=4, cutout_threshold=0.25))
+    assert report["synapse_ids"] == ["one", "two"]
+    assert (report["n_chunks"], report["n_sections"], report["cutout_threshold"]) == (2, 12, 0.25)
+    assert report["bin_edges"].tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert report["section_counts"].tolist() == [8, 2, 1, 1]
+    assert report["fraction_at_or_below_threshold"] == 10 / 12
+    assert report["fraction_above_threshold"] == pytest.approx(2 / 12)
+    assert report["kept_fraction_at_or_below_threshold"] == 7 / 8
+    assert report["kept_fraction_above_threshold"] == 1 / 8
+    table = survey.cutout_table(report)
+    assert table.loc["kept sections", "fraction_above_threshold"] == 1 / 8
+    assert table.loc["all sections", "fraction_at_or_below_threshold"] == 10 / 12
+
+
+def test_intensity_report(surveyed):
+    report = survey.intensity_report(*surveyed(IntensityHistogram, cutout_threshold=0.25))
+    counts = {int(value): int(report["counts"][value]) for value in np.flatnonzero(report["counts"])}
+    assert counts == {0: 2, 50: 12, 100: 22, 200: 4}
+    assert report["n_sections_used"] == 10
+    imaged = np.repeat([50, 100, 200], [12, 22, 4])
+    assert report["mean"] == pytest.approx(imaged.mean(), rel=1e-12)
+    assert report["std"] == pytest.approx(imaged.std(), rel=1e-12)
+    assert report["intensity_mean"] == pytest.approx(imaged.mean() / 255, rel=1e-12)
+    assert report["intensity_std"] == pytest.approx(imaged.std() / 255, rel=1e-12)
+    # kept: of the first chunk z 1 to 5 (one blanked, one with a cutout pixel), of the second z 0 to 2
+    seen = np.repeat([0, 50, 100, 200], [5, 12, 11, 4]) / 255
+    assert report["intensity_mean_with_blanks"] == pytest.approx(seen.mean(), rel=1e-12)
+    assert report["intensity_std_with_blanks"] == pytest.approx(seen.std(), rel=1e-12)
+    assert survey.intensity_table(report).loc["imaged pixels, 0 to 255", "mean"] == report["mean"]
+
+
+def test_variation_report(surveyed):
+    result, _ = surveyed(SectionVariation, cutout_threshold=0.25)
+    report = survey.variation_report(result)
+    assert report["ratios"].tolist() == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert report["n_section_pairs"] == 7
+    assert report["mean"] == pytest.approx(6.5 / 7)
+    assert report["std"] == pytest.approx(np.std([0.5] + [1.0] * 6))
+    assert report["percentiles"].tolist() == np.percentile([0.5] + [1.0] * 6, [5, 25, 50, 75, 95]).tolist()
+    assert survey.variation_table(report).loc["50 %", "ratio"] == 1.0
+
+
+def test_variation_without_any_neighbours(surveyed, tmp_path):
+    for path in (tmp_path / "em").iterdir():
+        np.save(path, np.zeros_like(np.load(path)))
+    report = survey.variation_report(surveyed(SectionVariation)[0])
+    assert report["n_section_pairs"] == 0
+    assert np.isnan(report["mean"])
+
+
+def test_a_chunk_that_cannot_be_read_is_left_out_and_named(surveyed, tmp_path):
+    (tmp_path / "em" / "two.npy").write_bytes(b"")
+    result, p = surveyed(CutoutHistogram)
+    assert result.synapse_ids == ("one",)
+    assert list(result.failures) == ["two"]
+    assert survey.cutout_report(result, p)["n_sections"] == 8
+
+
+def test_no_chunk_can_be_read(surveyed, tmp_path):
+    for path in (tmp_path / "em").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(FailedChunksError, match=r"no chunk could be read: .*one\.npy"):
+        surveyed(CutoutHistogram)
+
+
+def test_masks_are_not_read(surveyed, tmp_path):
+    for path in (tmp_path / "mask").iterdir():
+        path.write_bytes(b"")
+    assert surveyed(CutoutHistogram)[0].failures == {}
+
+
+class TestExample:
+    """One section of one chunk beside the next one."""
+
+    def choose(self, surveyed, **parameters):
+        _, p = surveyed(SectionVariation, **parameters)
+        pairs = pairing.find(p).pairs
+        return survey.choose_example(pairs, pairs[1:], p), p
+
+    def test_default_is_the_first_of_the_sample(self, surveyed):
+        assert self.choose(surveyed, section_index=2)[0].synapse_id == "two"
+
+    def test_any_paired_chunk_can_be_asked_for(self, surveyed):
+        assert self.choose(surveyed, section_index=6, example_synapse_id="one")[0].synapse_id == "one"
+
+    def test_unknown_chunk(self, surveyed):
+        with pytest.raises(
+            PairingError, match="example_synapse_id '7' is not paired; ids that are: one, two"
+        ):
+            self.choose(surveyed, example_synapse_id="7")
+
+    def test_section_without_a_next_one(self, surveyed):
+        with pytest.raises(
+            ParameterError, match="section_index must be from 0 to 2 for chunk two, which has 4"
+        ):
+            self.choose(surveyed, section_index=3)
+
+    @pytest.mark.parametrize("n_sampled", [1, 2])
+    def test_histograms(self, surveyed, n_sampled):
+        transform = {"intensity_slope": 1, "intensity_intercept": -100}
+        pair, p = self.choose(surveyed, section_index=0, example_synapse_id="one", **transform)
+        sampled = pairing.find(p).pairs[-n_sampled:]  # the example is one of the sample, or not
+        result = survey.run(sampled, p, pair)
+        assert len(result.synapse_ids) == n_sampled
+        counts, numbers = survey.example_table(result, p)
+        assert counts.loc[100].tolist() == [4, 0, 4]
+        assert counts.loc[200].tolist() == [0, 4, 0]
+        assert numbers["mean"].tolist() == [100.0, 200.0, 100.0]
