@@ -1,0 +1,217 @@
+"""The notebooks as people run them: papermill with YAML files, from any folder, good and bad parameters."""
+
+import copy
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import NOTEBOOKS, PROJECT
+
+
+def papermill(folder, *arguments):
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def checked(result):
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def text_of(path):
+    """All that the code cells of an executed notebook show."""
+    outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
+    return "\n".join(out.get("text", "") or out.get("data", {}).get("text/plain", "") for out in outputs)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the project without anything that a run writes."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("notebooks", "params"):
+        ignore = shutil.ignore_patterns("out*", ".ipynb_checkpoints")
+        shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=ignore)
+    return folder
+
+
+@pytest.mark.parametrize("yaml_name", ["demo", "ds1", "ds2", "merge"])
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_runs_with_every_yaml_file(clone, notebook, yaml_name):
+    out = clone / "out" / f"{notebook.stem}_{yaml_name}.ipynb"
+    out.parent.mkdir(exist_ok=True)
+    checked(papermill(clone, notebook.relative_to(PROJECT), out, "-f", f"params/{yaml_name}.yaml"))
+    assert "Error" not in text_of(out)
+
+
+class TestDataSets:
+    """The two demonstration sets, and their merge."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def processed(cls, clone):
+        """The folders of ds1 (run from the root) and ds2 (literally, from the notebooks' folder)."""
+        checked(papermill(clone, "notebooks/preprocess.ipynb", "out.ipynb", "-f", "params/ds1.yaml"))
+        if not (clone / "notebooks" / "params").exists():
+            pytest.skip("links are not checked out here")
+        first = digests(clone / "data/ds1/processed")
+        shutil.rmtree(clone / "data/ds1/processed")
+        checked(papermill(clone / "notebooks", "preprocess.ipynb", "out.ipynb", "-f", "params/ds1.yaml"))
+        assert digests(clone / "data/ds1/processed") == first
+        checked(papermill(clone / "notebooks", "preprocess.ipynb", "out.ipynb", "-f", "params/ds2.yaml"))
+        return clone / "data/ds1/processed", clone / "data/ds2/processed"
+
+    def test_the_literal_command_gives_the_same_files(self, processed):
+        assert len(digests(processed[0])) == len(digests(processed[1])) == 6
+
+    def test_an_id_keeps_its_zeros(self, processed):
+        assert (
+            (processed[0] / "meta.csv")
+            .read_text()
+            .splitlines()[1]
+            .startswith("0001007,0001007__2_96_96_9.npy,")
+        )
+
+    def test_merged_names_load_from_the_folder_of_the_merged_table(self, clone, processed):
+        checked(papermill(clone / "notebooks", "merge.ipynb", "out.ipynb", "-f", "params/merge.yaml"))
+        merged = pd.read_csv(clone / "data/merged/meta.csv", dtype={"synapse_id": str})
+        assert merged["synapse_id"].tolist() == [
+            "0001007",
+            "1000348",
+            "1000379",
+            "1000412",
+            "1000550",
+            "1000623",
+        ]
+        for name in merged["filename"]:
+            assert np.load(os.path.join(clone / "data/merged", name)).shape == (2, 96, 96, 9)
+
+
+@pytest.fixture
+def small(write_pair, tmp_path):
+    """Two small chunks of one's own, and the start of a YAML file for them."""
+    write_pair("1", np.full((4, 4, 20), 90, np.uint8))
+    write_pair("007", np.full((4, 4, 20), 110, np.uint8))
+    return {
+        "raw_em_data_path": str(tmp_path / "em"),
+        "raw_mask_data_path": str(tmp_path / "mask"),
+        "proc_data_path": str(tmp_path / "made" / "processed"),
+        "report_path": str(tmp_path / "made" / "reports"),
+    }
+
+
+def run_with(tmp_path, notebook, values):
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(values))
+    return papermill(tmp_path, PROJECT / "notebooks" / f"{notebook}.ipynb", "out.ipynb", "-f", "p.yaml")
+
+
+def test_a_misspelt_parameter_fails_before_any_work(small, tmp_path):
+    result = run_with(tmp_path, "preprocess", {**small, "cutout_treshold": 0.02, "max_chunks": "3"})
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-3:]
+    assert last[0] == "ParameterError: 2 problems, nothing was done:"
+    assert last[1].strip() == "cutout_treshold is not a parameter; did you mean cutout_threshold?"
+    assert last[2].strip().startswith("max_chunks must be an integer, not '3'")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_refuses_an_unknown_parameter(notebook, tmp_path):
+    result = run_with(tmp_path, notebook.stem, {"cutout_treshold": 0.02})
+    assert result.returncode != 0
+    assert "did you mean cutout_threshold?" in result.stderr.strip().splitlines()[-1]
+
+
+def test_nothing_pairs(small, tmp_path):
+    result = run_with(tmp_path, "preprocess", {**small, "mask_filename_pattern": "{synapse_id}_seg.npy"})
+    assert result.returncode != 0
+    assert "change one of raw_em_data_path" in result.stderr.strip().splitlines()[-1]
+    assert "1_mask.npy: does not fit" in result.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_bad_chunk_is_raised_after_all_others_are_written(small, tmp_path):
+    (tmp_path / "em" / "1.npy").write_bytes(b"text")
+    for notebook in ("preprocess", "cutout_histogram"):
+        result = run_with(tmp_path, notebook, small)
+        assert result.returncode != 0
+        last = result.stderr.strip().splitlines()[-2:]
+        assert last[0] == "FailedChunksError: 1 chunk failed; all others are done:"
+        assert re.match(r"  1: .*1\.npy: is not an npy file", last[1])
+    assert sorted(os.listdir(tmp_path / "made" / "processed")) == [
+        "007__2_4_4_5.npy",
+        "meta.csv",
+        "sections.csv",
+    ]
+    assert json.loads((tmp_path / "made/reports/cutout_histogram.json").read_text())["synapse_ids"] == ["007"]
+
+
+def test_own_data_with_one_file_for_all_notebooks(small, tmp_path):
+    values = {**small, "n_bins": 7, "section_index": 3, "cutout_threshold": 0, "axial_to_sagittal_spacing": 4}
+    for notebook in ("cutout_histogram", "intensity_histogram", "section_variation", "preprocess"):
+        checked(run_with(tmp_path, notebook, values))
+        assert "Passed over, since only other notebooks take them: " in text_of(tmp_path / "out.ipynb")
+    reports = tmp_path / "made" / "reports"
+    names = ("cutout_histogram", "intensity_histogram", "section_variation")
+    assert sorted(os.listdir(reports)) == [f"{name}.{end}" for name in names for end in ("json", "png")]
+    cutout, intensity, variation = (json.loads((reports / f"{name}.json").read_text()) for name in names)
+    assert cutout["section_counts"] == [40, 0, 0, 0, 0, 0, 0]
+    assert (intensity["mean"], intensity["std"]) == (100.0, 10.0)
+    assert variation["percentiles"] == [1.0] * 5
+    meta = (tmp_path / "made" / "processed" / "meta.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in meta[1:]] == ["007__2_4_4_6.npy", "1__2_4_4_6.npy"]
+
+
+def test_a_second_run_all_is_not_disturbed_by_own_variables(small, tmp_path):
+    """Run All twice in one kernel, with variables of one's own in between."""
+    checked(run_with(tmp_path, "preprocess", small))
+    notebook = nbformat.read(tmp_path / "out.ipynb", 4)
+    own = nbformat.v4.new_code_cell("cutout_treshold = 1; max_chunk = 'x'; n_bins = 'none'")
+    notebook.cells = [*notebook.cells, own, *copy.deepcopy(notebook.cells)]
+    for cell in notebook.cells:
+        cell.id = os.urandom(4).hex()
+    nbformat.write(notebook, tmp_path / "twice.ipynb")
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--stdout", "twice.ipynb"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_a_changed_number_in_a_notebook_is_noticed(tmp_path):
+    """What nbval compares is really compared: one digit of one number, in a copy."""
+    source = (PROJECT / "notebooks" / "cutout_histogram.ipynb").read_text("utf-8")
+    assert source.count("0.973958") >= 1
+    (tmp_path / "notebooks").mkdir()
+    for name, text in (("same", source), ("changed", source.replace("0.973958", "0.973957"))):
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(text, "utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+    ]
+    results = {
+        name: subprocess.run(
+            [*command, f"{name}.ipynb"], cwd=tmp_path / "notebooks", capture_output=True, text=True
+        )
+        for name in ("same", "changed")
+    }
+    assert results["same"].returncode == 0, results["same"].stdout[-2000:]
+    assert results["changed"].returncode == 1
+    assert "1 failed" in results["changed"].stdout

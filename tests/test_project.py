@@ -1,0 +1,168 @@
+"""The project's own files: what the notebooks look like, what is ignored, what is pinned."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from typing import get_type_hints
+
+import nbformat
+import pytest
+import yaml
+from conftest import NOTEBOOKS, PROJECT
+
+from synprep import params
+
+RECORDS = {
+    "cutout_histogram": params.CutoutHistogram,
+    "intensity_histogram": params.IntensityHistogram,
+    "section_variation": params.SectionVariation,
+    "preprocess": params.Preprocess,
+    "merge": params.Merge,
+}
+YAML_FILES = sorted((PROJECT / "params").glob("*.yaml"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return request.param
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
+
+
+def parameters_cell(path):
+    (cell,) = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
+    return cell
+
+
+def test_every_notebook_has_a_record():
+    assert {path.stem for path in NOTEBOOKS} == set(RECORDS)
+    assert set(RECORDS.values()) == set(params.RECORDS)
+
+
+def test_the_test_command_runs_every_notebook():
+    options = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert {path for path in options["testpaths"] if path.endswith("ipynb")} == {
+        f"notebooks/{path.name}" for path in NOTEBOOKS
+    }
+    assert "--nbval" in options["addopts"].split()
+
+
+def test_every_code_cell_was_run_so_that_nbval_compares_it(notebook):
+    assert [cell.execution_count for cell in cells(notebook, "code")] == list(
+        range(1, len(cells(notebook, "code")) + 1)
+    )
+    assert not [out for cell in cells(notebook, "code") for out in cell.outputs if out.output_type == "error"]
+
+
+def test_no_cell_is_exempt_from_the_comparison(notebook):
+    text = notebook.read_text("utf-8").lower()
+    assert not re.search(r"nbval[_-](ignore|skip|raises)|nbval-", text)
+
+
+def test_title_first_and_one_idea_per_cell(notebook):
+    assert nbformat.read(notebook, 4).cells[0].source.startswith("# ")
+    for cell in cells(notebook, "code"):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert not re.search(r"^\s*(def|class) ", cell.source, re.MULTILINE)
+        if not re.search("^(import|from) ", cell.source) and cell != parameters_cell(notebook):
+            assert len(lines) <= 4, cell.source
+
+
+def test_parameters_cell_agrees_with_the_record(notebook):
+    """Names, types and defaults; and each has a comment that says what it is."""
+    record = RECORDS[notebook.stem]
+    source = parameters_cell(notebook).source
+    statements = ast.parse(source).body
+    assert len(statements) == len(get_type_hints(record))
+    assert {s.target.id for s in statements} == set(get_type_hints(record))
+    namespace = {}
+    exec(source, namespace)
+    for statement in statements:
+        name = statement.target.id
+        assert ast.unparse(statement.annotation) == _hint_text(get_type_hints(record)[name]), name
+    assert record(**{name: namespace[name] for name in get_type_hints(record)}) == record()
+
+
+def _hint_text(hint):
+    return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+
+
+def test_papermill_can_read_all_parameters(notebook):
+    """A comment with an equals sign, or one that the formatter wraps, drops out of this listing."""
+    papermill = pytest.importorskip("papermill")
+    found = papermill.inspect_notebook(str(notebook))
+    assert set(found) == set(get_type_hints(RECORDS[notebook.stem]))
+    assert all(entry["help"] for entry in found.values()), [
+        name for name, entry in found.items() if not entry["help"]
+    ]
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.name)
+def test_yaml_files_hold_known_parameters_of_the_right_type(path):
+    values = yaml.safe_load(path.read_text("utf-8"))
+    for record in params.RECORDS:
+        params.from_mapping(
+            record,
+            values,
+            [*_input_paths(values), "data/demo/em", "data/demo/mask", *params.Merge().meta_list],
+        )
+
+
+def _input_paths(values):
+    single = [value for name, value in values.items() if name.endswith("_path") and value]
+    return single + values.get("meta_list", [])
+
+
+def test_the_template_names_every_parameter_of_a_data_set():
+    values = yaml.safe_load((PROJECT / "params" / "ds1.yaml").read_text("utf-8"))
+    names = {name for record in params.RECORDS for name in get_type_hints(record)}
+    assert set(values) == names - set(get_type_hints(params.Merge))
+
+
+def test_requirements_are_pinned_without_any_index():
+    lines = (PROJECT / "requirements.txt").read_text("utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins[-1] == "-e ."
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^ ]+( ; .+)?", pin) for pin in pins[:-1])
+    names = {re.split("==", pin)[0].lower() for pin in pins[:-1]}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    assert {re.split(">=", requirement)[0].lower() for requirement in wanted} <= names
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+>=[0-9.]+", requirement) for requirement in wanted)
+
+
+def test_what_runs_write_is_ignored_by_git():
+    written = [
+        "out.ipynb",
+        "out/x.ipynb",
+        "notebooks/out.ipynb",
+        "notebooks/mine.ipynb",
+        "data/demo/em/1.npy",
+        "params/out.ipynb",
+    ]
+    result = subprocess.run(["git", "check-ignore", *written], cwd=PROJECT, capture_output=True, text=True)
+    if result.returncode == 128:
+        pytest.skip("this is not a git checkout")
+    assert result.stdout.split() == written
+    kept = [f"notebooks/{path.name}" for path in NOTEBOOKS]
+    assert subprocess.run(["git", "check-ignore", *kept], cwd=PROJECT, capture_output=True).returncode == 1
+
+
+def test_the_readme_names_every_parameter_and_notebook():
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    for record in params.RECORDS:
+        for name in get_type_hints(record):
+            assert f"`{name}`" in readme, name
+    for path in NOTEBOOKS:
+        assert f"notebooks/{path.name}" in readme
+
+
+def test_the_version_is_in_the_changelog():
+    version = subprocess.run(
+        [sys.executable, "-c", "import synprep; print(synprep.__version__)"], capture_output=True, text=True
+    )
+    assert f"## {version.stdout.strip()}" in (PROJECT / "CHANGELOG.md").read_text("utf-8")
