@@ -8,13 +8,13 @@ INSTALLED := .venv/installed
 ## demo: install, and run every notebook on the demonstration data
 demo: $(INSTALLED)
 	@mkdir -p out
-	@for name in $(filter-out merge,$(NOTEBOOKS)); do \
-	  $(BIN)/papermill notebooks/$$name.ipynb out/$$name.ipynb -f params/demo.yaml || exit 1; \
-	done
-	@for name in ds1 ds2; do \
-	  $(BIN)/papermill notebooks/preprocess.ipynb out/preprocess_$$name.ipynb -f params/$$name.yaml || exit 1; \
-	done
-	@$(BIN)/papermill notebooks/merge.ipynb out/merge.ipynb -f params/merge.yaml
+	@$(call papermill,cutout_histogram,demo)
+	@$(call papermill,intensity_histogram,demo)
+	@$(call papermill,section_variation,demo)
+	@$(call papermill,preprocess,demo)
+	@$(call papermill,preprocess,ds1)
+	@$(call papermill,preprocess,ds2)
+	@$(call papermill,merge,merge)
 	@echo
 	@echo "All notebooks ran. Look at:"
 	@echo "  out/*.ipynb             the executed notebooks; open them with $(BIN)/jupyter lab out"
@@ -22,6 +22,11 @@ demo: $(INSTALLED)
 	@echo "  data/demo/processed/    tensors, meta.csv and sections.csv"
 	@echo "  data/merged/meta.csv    two small data sets merged into one table"
 	@echo "Next: copy params/ds1.yaml, put your own folders into it, and pass it with -f."
+
+# What papermill says is shown only if it fails.
+papermill = echo "papermill notebooks/$(1).ipynb out/$(1)_$(2).ipynb -f params/$(2).yaml"; \
+	$(BIN)/papermill --no-progress-bar notebooks/$(1).ipynb out/$(1)_$(2).ipynb -f params/$(2).yaml \
+	2> out/papermill.log || { cat out/papermill.log; exit 1; }
 
 ## test: install, check the style, and run all tests
 test: $(INSTALLED)
@@ -45,6 +50,7 @@ clean:
 	rm -rf .venv data out
 
 $(INSTALLED): requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "Installing into .venv; this takes a minute or two."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(INSTALLED)
