@@ -9,7 +9,7 @@ FLOORS = [
     {"errors", "labels", "paths", "sections", "synthetic", "table", "volume"},
     {"execution", "pairing", "params", "storage"},
     {"chunk", "demo"},
-    {"preprocess", "survey"},
+    {"merge", "preprocess", "survey"},
     {"figures"},
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "synprep"
