@@ -1,15 +1,27 @@
 """One chunk: from its files to a tensor and table rows, or to the intensity histogram of its sections."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from synprep import sections, storage, table, volume
-from synprep.errors import ChunkError
+from synprep import labels, sections, storage, table, volume
+from synprep.errors import ChunkError, listed
 from synprep.pairing import Pair
 from synprep.params import Chunks, Preprocess
+
+# What to look at when most chunks share a warning.
+HINTS = {
+    "no presynaptic voxel": "seg_mask_map",
+    "no cleft voxel": "seg_mask_map",
+    "no postsynaptic voxel": "seg_mask_map",
+    "labels outside 0 to 3": "seg_mask_map",
+    "the crop removed all presynaptic voxels": "n_sections and axial_to_sagittal_spacing",
+    "the crop removed all cleft voxels": "n_sections and axial_to_sagittal_spacing",
+    "the crop removed all postsynaptic voxels": "n_sections and axial_to_sagittal_spacing",
+    "every section is blanked": "cutout_threshold and cutout_pixel_value",
+}
 
 
 @dataclass(frozen=True)
@@ -22,13 +34,16 @@ class Processed:
         EM channels and, last, the mask.
     row : dict
         Row of `meta.csv`, see `synprep.table.meta_row`.
-    sections : DataFrame
-        Rows of `sections.csv`, see `section_rows`.
+    sections : dict of str to (z,) ndarray
+        Columns of `sections.csv`, see `describe_sections`.
+    warnings : list of str
+        What a person should look at; each starts with a key of `HINTS`.
     """
 
     tensor_cxyz: np.ndarray
     row: dict[str, str | float | int]
-    sections: pd.DataFrame
+    sections: dict[str, np.ndarray]
+    warnings: list[str]
 
 
 def process(pair: Pair, p: Preprocess) -> Processed:
@@ -44,24 +59,95 @@ def process(pair: Pair, p: Preprocess) -> Processed:
     Returns
     -------
     Processed
-        Tensor and rows; nothing is written.
+        Tensor, rows and warnings; nothing is written.
 
     Raises
     ------
     ChunkError
         If one of the files cannot be used or the two do not fit together.
     """
-    em_xyz, mask_xyz = load_pair(pair, p)
-    rows = section_rows(pair.synapse_id, sections.intensity_histogram(em_xyz), p)
-    em_xyz = volume.blank(em_xyz, rows["is_blanked"].to_numpy())
-    mask_xyz = volume.standard_labels(mask_xyz, p.seg_mask_map)
+    em_xyz, raw_mask_xyz = load_pair(pair, p)
+    described = describe_sections(sections.intensity_histogram(em_xyz), p)
+    em_xyz = volume.blank(em_xyz, described["is_blanked"])
+    mask_xyz = volume.standard_labels(p.seg_mask_map)[raw_mask_xyz]
     if p.cut_intensity_with_seg_masks:
         tensor_cxyz = volume.cut_channels(em_xyz, mask_xyz, p.output_channel_desc)
     else:
         tensor_cxyz = volume.intensity_and_mask(em_xyz, mask_xyz)
-    volumes = volume.label_volumes(volume.label_counts(mask_xyz), p.axial_to_sagittal_spacing)
-    row = table.meta_row(pair.synapse_id, tensor_cxyz.shape, volumes, rows["is_blanked"].sum())
-    return Processed(tensor_cxyz, row, rows)
+    counts = volume.label_counts(mask_xyz)
+    volumes = volume.label_volumes(counts, p.axial_to_sagittal_spacing)
+    row = table.meta_row(pair.synapse_id, tensor_cxyz.shape, volumes, described["is_blanked"].sum())
+    warnings = _label_warnings(pair, counts, raw_mask_xyz, p.seg_mask_map)
+    warnings += ["every section is blanked"] if described["is_blanked"].all() else []
+    return Processed(tensor_cxyz, row, described, warnings)
+
+
+def _label_warnings(
+    pair: Pair, counts: np.ndarray, raw_mask_xyz: np.ndarray, seg_mask_map: Mapping[str, int]
+) -> list[str]:
+    """Say which labels are unknown or missing; the whole mask is read only if one is missing."""
+    unknown = np.flatnonzero(counts[4:]) + 4
+    warnings = [f"labels outside 0 to 3 ({_found(unknown)})"] if unknown.size else []
+    absent = {labels.NAMES[label]: key for key, label in labels.MASK_KEYS.items() if counts[label] == 0}
+    if absent:
+        found = _found(np.flatnonzero(volume.label_counts(raw_mask_xyz)[1:]) + 1)
+        warnings += [f"no {name} voxel ({found})" for name in absent]
+        whole_xyz = storage.read_array(pair.mask_path, storage.read_header(pair.mask_path))
+        removed = [name for name, key in absent.items() if (whole_xyz == seg_mask_map[key]).any()]
+        warnings += [f"the crop removed all {name} voxels" for name in removed]
+    return warnings
+
+
+def _found(values: np.ndarray) -> str:
+    return f"labels found: {listed(values.tolist(), 10) or 'none'}"
+
+
+def check_pair(pair: Pair) -> storage.Header:
+    """Check the headers of a raw pair; no values are read.
+
+    Parameters
+    ----------
+    pair : Pair
+        EM and mask file.
+
+    Returns
+    -------
+    Header
+        Of the EM file.
+
+    Raises
+    ------
+    ChunkError
+        If a file cannot be read or is not whole, the EM is not uint8 with three axes, the mask is neither
+        integer nor boolean, or the shapes differ.
+    """
+    em_header, mask_header = _em_header(pair.em_path), storage.read_header(pair.mask_path)
+    if mask_header.dtype.kind not in "bui":
+        raise ChunkError("mask must be integer or boolean", f"it is {mask_header.dtype}", pair.mask_path)
+    if mask_header.shape != em_header.shape:
+        shapes = f"EM {em_header.shape}, mask {mask_header.shape}"
+        raise ChunkError("EM and mask must have equal shapes", shapes, pair.mask_path)
+    return em_header
+
+
+def n_output_bytes(header: storage.Header, p: Preprocess) -> int:
+    """Size of the file that a chunk becomes.
+
+    Parameters
+    ----------
+    header : Header
+        Of the EM file.
+    p : Preprocess
+        Parameters.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    start, stop = _bounds(header.shape[2], p)
+    n_channels = len(p.output_channel_desc) + 1 if p.cut_intensity_with_seg_masks else 2
+    return 128 + n_channels * header.shape[0] * header.shape[1] * (stop - start)
 
 
 def load_pair(pair: Pair, p: Chunks) -> tuple[np.ndarray, np.ndarray]:
@@ -82,18 +168,21 @@ def load_pair(pair: Pair, p: Chunks) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ChunkError
-        If a file cannot be read, the EM is not uint8 with three axes, the mask is neither integer nor boolean
-        or has values outside 0..255, or the shapes differ.
+        As `check_pair`, and if the mask has values outside 0..255 or a file changes while it is read.
     """
-    em_header, mask_header = _em_header(pair.em_path), storage.read_header(pair.mask_path)
-    if mask_header.dtype.kind not in "bui":
-        raise ChunkError(f"{pair.mask_path}: a mask must be integer or boolean, not {mask_header.dtype}")
-    if mask_header.shape != em_header.shape:
-        raise ChunkError(f"EM and mask must have equal shapes, not {em_header.shape} and {mask_header.shape}")
-    kept = slice(*_bounds(em_header.shape[2], p))
-    em_xyz = storage.read_array(pair.em_path, em_header)[:, :, kept]
-    mask_xyz = storage.read_array(pair.mask_path, mask_header)[:, :, kept]
-    return em_xyz, _as_uint8(mask_xyz, pair.mask_path)
+    header = check_pair(pair)
+    kept = slice(*_bounds(header.shape[2], p))
+    em_xyz = storage.read_array(pair.em_path, header)[:, :, kept]
+    return em_xyz, _load_mask(pair.mask_path, kept)
+
+
+def _load_mask(path: Path, kept: slice) -> np.ndarray:
+    """Load sections of a mask as uint8, after a look at its range, since a cast alone would wrap around."""
+    mask_xyz = storage.read_array(path, storage.read_header(path))[:, :, kept]
+    if mask_xyz.dtype not in (np.uint8, np.bool_) and (mask_xyz.min() < 0 or mask_xyz.max() > 255):
+        found = f"they are {mask_xyz.min()} to {mask_xyz.max()}"
+        raise ChunkError("mask values must be 0 to 255", found, path)
+    return mask_xyz.astype(np.uint8, copy=False)
 
 
 def load_histogram(em_path: Path) -> np.ndarray:
@@ -138,13 +227,11 @@ def depth(em_path: Path) -> int:
     return _em_header(em_path).shape[2]
 
 
-def section_rows(synapse_id: str, histogram: np.ndarray, p: Chunks) -> pd.DataFrame:
+def describe_sections(histogram: np.ndarray, p: Chunks) -> dict[str, np.ndarray]:
     """Describe each section of a chunk.
 
     Parameters
     ----------
-    synapse_id : str
-        Synapse id.
     histogram : (z, 256) int64 ndarray
         Pixel counts by intensity.
     p : Chunks
@@ -152,22 +239,14 @@ def section_rows(synapse_id: str, histogram: np.ndarray, p: Chunks) -> pd.DataFr
 
     Returns
     -------
-    DataFrame
-        Columns synapse_id, z (row of `histogram`), cutout_fraction, mean and std of the imaged pixels (NaN
-        where there is none), and is_blanked: the cutout fraction is strictly greater than the threshold.
+    dict of str to (z,) ndarray
+        cutout_fraction, mean and std of the imaged pixels (NaN where there is none), and is_blanked: the
+        cutout fraction is strictly greater than the threshold.
     """
     fraction_z = sections.cutout_fraction(histogram, p.cutout_pixel_value)
     mean_z, std_z = sections.mean_and_std(sections.imaged(histogram, p.cutout_pixel_value))
-    return pd.DataFrame(
-        {
-            "synapse_id": synapse_id,
-            "z": np.arange(len(histogram)),
-            "cutout_fraction": fraction_z,
-            "mean": mean_z,
-            "std": std_z,
-            "is_blanked": fraction_z > p.cutout_threshold,
-        }
-    ).astype(table.SECTION_COLUMNS)
+    is_blanked_z = fraction_z > p.cutout_threshold
+    return {"cutout_fraction": fraction_z, "mean": mean_z, "std": std_z, "is_blanked": is_blanked_z}
 
 
 def is_kept(n_sections: int, p: Chunks) -> np.ndarray:
@@ -196,17 +275,9 @@ def _bounds(n_sections: int, p: Chunks) -> tuple[int, int]:
 
 def _em_header(em_path: Path) -> storage.Header:
     header = storage.read_header(em_path)
-    if len(header.shape) != 3 or 0 in header.shape:
-        raise ChunkError(
-            f"{em_path}: EM must have three axes (x, y, z), none empty; its shape is {header.shape}"
-        )
+    if len(header.shape) != 3 or min(header.shape) < 1:
+        kind = "EM must have three axes (x, y, z), none empty"
+        raise ChunkError(kind, f"its shape is {header.shape}", em_path)
     if header.dtype != np.uint8:
-        raise ChunkError(f"{em_path}: EM must be uint8, not {header.dtype}")
+        raise ChunkError("EM must be uint8", f"it is {header.dtype}", em_path)
     return header
-
-
-def _as_uint8(mask_xyz: np.ndarray, path: Path) -> np.ndarray:
-    """Cast a mask after looking at its range, since a cast alone would wrap around."""
-    if mask_xyz.dtype not in (np.uint8, np.bool_) and (mask_xyz.min() < 0 or mask_xyz.max() > 255):
-        raise ChunkError(f"{path}: mask values must be 0 to 255, not {mask_xyz.min()} to {mask_xyz.max()}")
-    return mask_xyz.astype(np.uint8, copy=False)

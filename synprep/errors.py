@@ -1,6 +1,8 @@
 """The package's exceptions, each shown as one short message instead of a traceback."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from os.path import basename
 
 
 class SynprepError(Exception):
@@ -20,11 +22,47 @@ class PairingError(SynprepError):
 
 
 class ChunkError(SynprepError):
-    """One raw pair or one of its files cannot be used; the other chunks are not concerned."""
+    """One raw pair or one of its files cannot be used; the other chunks are not concerned.
+
+    Parameters
+    ----------
+    kind : str
+        What is wrong, the same words for all chunks with this problem.
+    detail : str
+        What was found in this chunk.
+    path : str or PathLike
+        The file; empty when it is not about one file.
+    """
+
+    def __init__(self, kind: str, detail: str = "", path: str | PathLike = ""):
+        super().__init__(kind, detail, str(path))
+
+    def __str__(self) -> str:
+        kind, detail, path = self.args
+        return ": ".join(part for part in (path, kind, detail) if part)
+
+    @property
+    def kind(self) -> str:
+        """What is wrong, for grouping."""
+        return self.args[0]
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in which file (without folders), and what was found."""
+        kind, detail, path = self.args
+        return ": ".join(part for part in (kind, basename(path), detail) if part)
 
 
 class TableError(SynprepError):
     """A metadata table is missing, malformed, or in conflict with another one."""
+
+
+class OutputError(SynprepError):
+    """The output cannot be written: a full disk, a folder without permission, a file that is in use."""
+
+
+class LockedError(SynprepError):
+    """Another run is writing to the same folder."""
 
 
 class FailedChunksError(SynprepError):
@@ -46,9 +84,25 @@ def listed(items: Iterable[object], limit: int = 5) -> str:
     str
         For example ``"a, b, c and 4 more"``.
     """
-    texts = [str(item) for item in items]
+    texts = [printable(str(item)) for item in items]
     more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + more
+
+
+def printable(text: str) -> str:
+    """Write the bytes of a file name that are not text as escapes, so that it can be shown and stored.
+
+    Parameters
+    ----------
+    text : str
+        Any text, such as a path.
+
+    Returns
+    -------
+    str
+        Text that can be encoded.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def counted(n: int, noun: str) -> str:
@@ -69,20 +123,22 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def raise_failures(failures: dict[str, str]) -> None:
-    """Raise one short error if any chunk failed.
+def raise_failures(failures: Mapping[str, str], max_failures: int = 0) -> None:
+    """Raise one short error if too many chunks failed.
 
     Parameters
     ----------
-    failures : dict of str to str
-        Reason by synapse id; nothing happens when it is empty.
+    failures : mapping of str to str
+        Reason by synapse id.
+    max_failures : int
+        How many failures are accepted.
 
     Raises
     ------
     FailedChunksError
         With the number of failed chunks and the first few reasons.
     """
-    if failures:
+    if len(failures) > max_failures:
         lines = [f"  {synapse_id}: {reason}" for synapse_id, reason in list(failures.items())[:10]]
         more = [f"  and {len(failures) - 10} more"] if len(failures) > 10 else []
         head = f"{counted(len(failures), 'chunk')} failed; all others are done:"

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from synprep.errors import ChunkError, counted
+from synprep.errors import ChunkError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +49,7 @@ def track(items: Iterable[Item], n_items: int, what: str, show: bool = True) -> 
             bar.update()
     if show:
         _clear_cell()
-        print(f"{what}: {counted(n_items, 'chunk')}")
+        print(f"{what}: done")
 
 
 def _clear_cell() -> None:
@@ -59,7 +61,11 @@ def _clear_cell() -> None:
 
 
 def attempt_all(
-    function: Callable[[Item], Result], items: Sequence[Item], what: str, show: bool = True
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    what: str,
+    show: bool = True,
+    n_threads: int = 0,
 ) -> Iterator[tuple[Item, Result | ChunkError]]:
     """Apply a function to every item; an item that fails does not stop the others.
 
@@ -73,17 +79,26 @@ def attempt_all(
         What is done, for the progress bar.
     show : bool
         False shows no progress.
+    n_threads : int
+        Threads that wait for files at the same time; 0 does one item after the other.
 
     Yields
     ------
     item : object
-        The item.
+        The item, in the order of `items`.
     result : object or ChunkError
         What the function returned, or the error if the item cannot be used. Any other error is raised.
     """
-    for item in track(items, len(items), what, show):
-        try:
-            result = function(item)
-        except ChunkError as error:
-            result = error
-        yield item, result
+    with ThreadPoolExecutor(n_threads or 1) as executor:
+        map_items = executor.map if n_threads else map
+        results = map_items(partial(_attempt, function), items)
+        yield from zip(items, track(results, len(items), what, show), strict=True)
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result | ChunkError:
+    try:
+        return function(item)
+    except ChunkError as error:
+        return error
+    except MemoryError:
+        return ChunkError("does not fit into memory")

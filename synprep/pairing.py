@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from synprep.errors import PairingError, listed
+from synprep.errors import PairingError, listed, printable
 
 
 class Sources(Protocol):
@@ -83,18 +83,16 @@ class Pairing:
         rows = [(what, n, listed((path.name for path in paths), 3)) for what, (n, paths) in found.items()]
         return pd.DataFrame(rows, columns=["files", "count", "examples"]).set_index("files")
 
-    def claim_failures(self) -> dict[str, str]:
-        """Reasons why the ids that several files claim were not processed.
+    def all_ids(self) -> set[str]:
+        """Ids of all files, paired or not.
 
         Returns
         -------
-        dict of str to str
-            Reason by synapse id.
+        set of str
+            Synapse ids.
         """
-        return {
-            synapse_id: "claimed by several files: " + listed(paths)
-            for synapse_id, paths in self.claimed_twice.items()
-        }
+        paired = {pair.synapse_id for pair in self.pairs}
+        return paired | self.em_only.keys() | self.mask_only.keys() | self.claimed_twice.keys()
 
 
 def read_id(filename: str, pattern: str) -> str | None:
@@ -111,7 +109,7 @@ def read_id(filename: str, pattern: str) -> str | None:
     Returns
     -------
     str or None
-        The id; None if the name does not fit.
+        The id; None if the name does not fit, or has bytes that are not text.
 
     Examples
     --------
@@ -120,7 +118,7 @@ def read_id(filename: str, pattern: str) -> str | None:
     """
     expression = re.escape(pattern).replace(r"\*", ".*?").replace(re.escape("{synapse_id}"), "(.+?)")
     match = re.fullmatch(expression, filename, re.DOTALL)
-    return match and match[1]
+    return match[1] if match and printable(filename) == filename else None
 
 
 def find(sources: Sources) -> Pairing:
@@ -144,10 +142,12 @@ def find(sources: Sources) -> Pairing:
     Raises
     ------
     PairingError
-        If a folder does not exist or nothing pairs; with counts, example names, the ids read from them and
-        the parameters to change.
+        If a folder does not exist or cannot be read, or nothing pairs; with counts, example names, the ids
+        read from them and the parameters to change.
     """
-    em_files, mask_files = _walk(sources.raw_em_data_path), _walk(sources.raw_mask_data_path)
+    patterns = sources.em_filename_pattern, sources.mask_filename_pattern
+    em_files = _walk(sources.raw_em_data_path, patterns[:1])
+    mask_files = _walk(sources.raw_mask_data_path, patterns[1:])
     mask_ids = {path: read_id(path.name, sources.mask_filename_pattern) for path in mask_files}
     em_ids = {path: _em_id(path.name, sources) for path in em_files}
     em, em_twice = _by_id(em_ids)
@@ -166,11 +166,19 @@ def find(sources: Sources) -> Pairing:
     return pairing
 
 
-def _walk(folder: str) -> list[Path]:
-    """All files below a folder, sorted; none for an empty name."""
+def _walk(folder: str, patterns: Sequence[str]) -> list[Path]:
+    """All files below a folder, and folders with the name of a file; sorted; none for an empty name."""
     if folder and not os.path.isdir(folder):
         raise PairingError(f"there is no folder {folder}")
-    return sorted(Path(top, name) for top, _, names in os.walk(folder) for name in names) if folder else []
+    found = []
+    for top, folders, files in os.walk(folder, onerror=_raise_unreadable) if folder else []:
+        named = [name for name in folders if any(read_id(name, pattern) for pattern in patterns)]
+        found += [Path(top, name) for name in files + named]
+    return sorted(found)
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise PairingError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}") from error
 
 
 def _em_id(filename: str, sources: Sources) -> str | None:
@@ -203,7 +211,9 @@ def _nothing_pairs(sources: Sources, em_ids: dict, mask_ids: dict, pairing: Pair
         lines.append(f"  {getattr(sources, f'raw_{name}_data_path')}: {len(ids)} files, ")
         lines[-1] += f"{n_fit} are {kind} by {name}_filename_pattern {pattern!r}"
         for path, synapse_id in sorted(ids.items(), key=lambda item: item[1] is None)[:2]:
-            lines.append(f"    {path.name}: " + (f"id {synapse_id!r}" if synapse_id else "does not fit"))
+            lines.append(
+                f"    {printable(path.name)}: " + (f"id {synapse_id!r}" if synapse_id else "does not fit")
+            )
     if pairing.claimed_twice:
         lines.append(f"  claimed by several files: {listed(pairing.claimed_twice)}")
     names = "raw_em_data_path, raw_mask_data_path, em_filename_pattern, mask_filename_pattern"

@@ -146,6 +146,13 @@ class Preprocess(Chunks):
         zero outside its labels, and the mask.
     output_channel_desc : list of list of int
         Label values (1, 2, 3) of each channel when the EM is cut.
+    resume : bool
+        True: chunks that are finished and unchanged are not done again. False: all are, and a table of
+        another data set that is in the folder is moved aside.
+    verify : bool
+        True: read every tensor again and compare it with the tables.
+    max_failures : int
+        With more failed chunks than this the run ends with an error, after all else is written.
     """
 
     proc_data_path: str = "data/demo/processed"
@@ -155,6 +162,9 @@ class Preprocess(Chunks):
     seg_mask_map: dict[str, int] = field(default_factory=lambda: dict(MASK_KEYS))
     cut_intensity_with_seg_masks: bool = False
     output_channel_desc: list[list[int]] = field(default_factory=lambda: [[1], [2], [3]])
+    resume: bool = True
+    verify: bool = False
+    max_failures: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +211,7 @@ _RULES = {
     "n_bins": (lambda v: 1 <= v <= 100_000, "must be from 1 to 100000"),
     "section_index": (lambda v: v >= 0, "must be 0 or more"),
     "max_chunks": (lambda v: v >= 0, "must be 0 (all) or more"),
+    "max_failures": (lambda v: v >= 0, "must be 0 or more"),
     "voxel_size_xy_nm": (lambda v: v > 0, "must be greater than 0"),
     "on_conflict": (lambda v: v in ("error", "first", "last"), "must be error, first or last"),
     "meta_list": (lambda v: len(v) > 0, "must name at least one table"),

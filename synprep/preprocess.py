@@ -1,17 +1,25 @@
-"""A whole data set: raw pairs in, tensors and tables out."""
+"""A whole data set: raw pairs in, tensors and tables out; resumable, and never stopped by a bad chunk."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from synprep import chunk, demo, execution, pairing, storage, table
-from synprep.errors import ChunkError, PairingError, counted, listed
-from synprep.pairing import Pair, Pairing
+import synprep
+from synprep import chunk, demo, execution, ledger, pairing, planning, storage, table
+from synprep.errors import ChunkError, LockedError, counted, listed
+from synprep.ledger import Entry
+from synprep.pairing import Pair
 from synprep.params import Preprocess
-from synprep.paths import resolve, shown
+from synprep.paths import project_root, resolve, shown
+from synprep.planning import Plan
 
 
 @dataclass(frozen=True)
@@ -20,142 +28,259 @@ class Result:
 
     Parameters
     ----------
-    meta : DataFrame
-        As written to `meta.csv`.
-    sections : DataFrame
-        As written to `sections.csv`.
-    failures : dict of str to str
-        Reason by synapse id for each chunk that could not be processed.
+    meta, sections, problems : DataFrame
+        As in `meta.csv`, `sections.csv` and `problems.csv`.
+    counts : dict of str to int
+        Chunks that are paired, done (by this run), skipped (finished before), failed and warned of.
+    input_fingerprint : str
+        See `synprep.ledger.fingerprint`.
     notes : tuple of str
         Where the results are, and what a person should know besides.
     """
 
     meta: pd.DataFrame
     sections: pd.DataFrame
-    failures: dict[str, str]
+    problems: pd.DataFrame
+    counts: dict[str, int]
+    input_fingerprint: str
     notes: tuple[str, ...]
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reason by synapse id for each chunk that could not be processed."""
+        errors = self.problems[self.problems["severity"] == "error"]
+        return dict(zip(errors["synapse_id"], errors["problem"], strict=True))
+
     def summary(self) -> pd.DataFrame:
-        """Counts of the run.
+        """Counts of the data set; the same whether the run did it all or resumed.
 
         Returns
         -------
         DataFrame
             Index: what is counted; column `count`.
         """
-        blanked = self.sections["is_blanked"]
         counts = {
+            "chunks paired": self.counts["paired"],
             "chunks processed": len(self.meta),
-            "chunks failed": len(self.failures),
-            "sections kept": len(self.sections),
-            "sections blanked": int(blanked.sum()),
+            "chunks failed": self.counts["failed"],
+            "chunks with warnings": self.counts["warned"],
             "chunks with blanked sections": int((self.meta["n_cutout_sections"] > 0).sum()),
-            "chunks without cleft": int((self.meta["synaptic_cleft_volume"] == 0).sum()),
+            "sections kept": len(self.sections),
+            "sections blanked": int(self.sections["is_blanked"].sum()),
         }
         return pd.DataFrame({"count": counts}).rename_axis("what")
 
 
-def choose(found: Pairing, p: Preprocess) -> list[Pair]:
-    """Take the pairs that the parameters ask for, and print which ids were asked for in vain.
+def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
+    """Do what is planned: write tensors, `meta.csv`, `sections.csv`, `problems.csv` and `run.json`.
+
+    Each tensor is recorded when it is in place, so that a run that is killed can be resumed. If there is
+    nothing to do, nothing is written. A `meta.csv` whose rows change other than by rows added at its end is
+    kept under a numbered name; it is moved there before the first tensor that it lists is overwritten.
 
     Parameters
     ----------
-    found : Pairing
-        All pairs.
+    plan : Plan
+        What to do, see `synprep.planning.make`.
     p : Preprocess
-        Parameters; `synapse_ids_path` and `max_chunks` are read.
-
-    Returns
-    -------
-    list of Pair
-        Sorted by synapse id.
-
-    Raises
-    ------
-    PairingError
-        If none of the ids is paired, or if two ids would share a file name in the output folder because its
-        file system ignores case.
-    TableError
-        If the table of ids cannot be read.
-    """
-    ids = storage.read_table(p.synapse_ids_path)["synapse_id"] if p.synapse_ids_path else None
-    pairs = pairing.select(found.pairs, ids, p.max_chunks)
-    vain = sorted(set() if ids is None else {*ids} - {pair.synapse_id for pair in found.pairs})
-    if vain:
-        print(f"{counted(len(vain), 'id')} of synapse_ids_path not paired: {listed(vain)}")
-    alike = pairing.ids_that_differ_in_case(pairs)
-    if alike and storage.ignores_case(p.proc_data_path):
-        groups = listed(" and ".join(group) for group in alike)
-        raise PairingError(f"{p.proc_data_path} ignores case, so these ids would share a file: {groups}")
-    return pairs
-
-
-def run(pairs: Sequence[Pair], p: Preprocess, show_progress: bool = True) -> Result:
-    """Process raw pairs and write tensors, `meta.csv` and `sections.csv` into `proc_data_path`.
-
-    A `meta.csv` that is there is moved aside before the first tensor is written, and kept under a numbered
-    name if the new one differs.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        What to process.
-    p : Preprocess
-        Parameters.
+        The parameters of the plan.
     show_progress : bool
         Print a progress bar.
 
     Returns
     -------
     Result
-        Tables, failures and notes.
+        Tables, counts and notes.
 
     Raises
     ------
-    OSError
-        If the output folder cannot be written.
+    LockedError
+        If another run is writing to the folder, or has done so since the plan was made.
+    OutputError
+        If the output cannot be written: a full disk, a quota, no permission.
     """
+    started, folder = _now(), Path(p.proc_data_path)
+    with ledger.locked(folder):
+        if ledger.record_state(folder) != plan.record_state:
+            raise LockedError(f"another run has written to {folder} in the meantime: run again")
+        old = _prepare(plan, p)
+        entries, problems = dict(plan.done), list(plan.problems)
+        work = execution.attempt_all(
+            partial(_process_and_save, p=p), plan.todo, "Preprocessing", show_progress
+        )
+        for pair, outcome in work:
+            if isinstance(outcome, ChunkError):
+                problems.append(planning.problem_row(pair, "error", "processing", outcome.problem))
+            else:
+                ledger.append(folder, outcome)
+                entries[pair.synapse_id] = outcome
+        return _finish(plan, p, entries, problems, old, started)
+
+
+def _prepare(plan: Plan, p: Preprocess) -> Path | None:
+    """Make the folder ready for work, if there is any; return where the table went that will not hold."""
     folder = Path(p.proc_data_path)
-    previous = storage.move_aside(folder / "meta.csv")
-    rows, section_tables, failures = [], [], {}
-    for pair, result in execution.attempt_all(
-        lambda pair: _process_and_save(pair, p), pairs, "Preprocessing", show_progress
-    ):
-        if isinstance(result, ChunkError):
-            failures[pair.synapse_id] = str(result)
-        else:
-            rows.append(result[0])
-            section_tables.append(result[1])
-    meta, sections = table.meta_table(rows), table.sections_table(section_tables)
-    storage.save_table(folder / "sections.csv", sections)
-    storage.save_table(folder / "meta.csv", meta)
-    notes = [f"{counted(len(meta), 'tensor')}, meta.csv and sections.csv are in {shown(folder)}"]
-    notes += _settle_previous(previous, folder / "meta.csv")
-    return Result(meta, sections, failures, tuple(notes))
+    if not plan.todo:
+        return None
+    ledger.sign(folder)
+    storage.clean_up(folder)
+    ledger.tidy(folder)
+    if p.resume and not _listed_ids(folder) & {pair.synapse_id for pair in plan.todo}:
+        return None
+    for name in ("sections.csv", "run.json"):
+        (folder / name).unlink(missing_ok=True)
+    return storage.move_aside(folder / "meta.csv")
 
 
-def _process_and_save(pair: Pair, p: Preprocess) -> tuple[dict, pd.DataFrame]:
-    """Process one chunk; only its rows stay in memory."""
+def _listed_ids(folder: Path) -> set[str]:
+    path = folder / "meta.csv"
+    return {*storage.read_table(path)["synapse_id"]} if path.exists() else set()
+
+
+def _process_and_save(pair: Pair, p: Preprocess) -> Entry:
+    """Process one chunk and write its tensor; what is returned is small."""
+    inputs = ledger.input_state(pair)
     processed = chunk.process(pair, p)
-    storage.save_array(Path(p.proc_data_path, processed.row["filename"]), processed.tensor_cxyz)
-    return processed.row, processed.sections
+    path = Path(p.proc_data_path, processed.row["filename"])
+    storage.save_array(path, processed.tensor_cxyz)
+    sections = storage.plain(processed.sections)
+    return Entry(
+        ledger.key_of(p), inputs, ledger.file_state(path), processed.row, sections, processed.warnings
+    )
 
 
-def _settle_previous(previous: Path | None, meta_path: Path) -> list[str]:
-    """Remove the table that was moved aside if the new one is the same, else say where it is."""
-    if previous and previous.read_bytes() == meta_path.read_bytes():
-        previous.unlink()
-    elif previous:
-        return [f"meta.csv differs from the one that was there, which is kept as {previous.name}"]
-    return []
+def _finish(
+    plan: Plan, p: Preprocess, entries: dict[str, Entry], problems: list, old: Path | None, started: str
+) -> Result:
+    """Write the tables, where they changed, and say what a person should know."""
+    folder = Path(p.proc_data_path)
+    by_id = {pair.synapse_id: pair for pair in plan.pairs}
+    problems += [
+        planning.problem_row(by_id[synapse_id], "warning", "result", warning)
+        for synapse_id, entry in entries.items()
+        for warning in entry.warnings
+    ]
+    tables = {
+        "meta.csv": table.meta_table(entry.row for entry in entries.values()),
+        "sections.csv": table.sections_table({key: entry.sections for key, entry in entries.items()}),
+        "problems.csv": table.problems_table(problems),
+    }
+    notes, is_changed = _save_tables(tables, folder, old)
+    counts = _counts(plan, tables["problems.csv"])
+    fingerprint = ledger.fingerprint(plan.pairs, p)
+    is_idle = counts["done"] == 0 and not is_changed
+    if not is_idle:
+        ledger.tidy(folder)
+        storage.save_json(folder / "run.json", _provenance(p, counts, fingerprint, started))
+    head = f"{counted(len(entries), 'chunk')} finished: {counts['done']} now, {counts['skipped']} before"
+    head += "; nothing was left to do, nothing was written" if is_idle else ""
+    notes = [
+        head,
+        f"tensors and tables are in {shown(folder)}",
+        *notes,
+        *_strangers(folder, tables["meta.csv"]),
+    ]
+    notes += shared_warnings(tables["problems.csv"], len(entries))
+    return Result(*tables.values(), counts, fingerprint, tuple(notes))
 
 
-def make_demo_tables(meta_list: Sequence[str]) -> None:
+def _save_tables(
+    tables: Mapping[str, pd.DataFrame], folder: Path, old: Path | None
+) -> tuple[list[str], bool]:
+    """Write the tables that differ from the files there; keep an old `meta.csv` if its rows change."""
+    contents = {name: storage.table_bytes(content) for name, content in tables.items()}
+    before = {name: (folder / name).read_bytes() if (folder / name).exists() else None for name in contents}
+    if before["meta.csv"] and not contents["meta.csv"].startswith(before["meta.csv"]):
+        old = storage.move_aside(folder / "meta.csv")
+    changed = [name for name, content in contents.items() if content != before[name]]
+    for name in reversed(changed):  # meta.csv last: when it is there, all else is
+        storage.save_bytes(folder / name, contents[name])
+    if old and old.read_bytes() == contents["meta.csv"]:
+        old.unlink()
+    elif old:
+        return [f"meta.csv differs from the one that was there, which is kept as {old.name}"], True
+    return [], bool(changed)
+
+
+def _counts(plan: Plan, problems: pd.DataFrame) -> dict[str, int]:
+    severities = {name: set(rows["synapse_id"]) for name, rows in problems.groupby("severity")}
+    n_failed = len(severities.get("error", ()))
+    return {
+        "paired": len(plan.pairs),
+        "done": len(plan.todo) - sum(problems["stage"] == "processing"),
+        "skipped": len(plan.done),
+        "failed": n_failed,
+        "warned": len(severities.get("warning", ())),
+    }
+
+
+def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:
+    """Say which arrays in the folder the table does not list, such as those of chunks that are gone."""
+    names = {entry.name for entry in os.scandir(folder) if entry.name.endswith(".npy")}
+    strangers = sorted(names - {*meta["filename"]})
+    n_files = counted(len(strangers), "array file")
+    return [f"{n_files} not in meta.csv, kept: {listed(strangers, 10)}"] if strangers else []
+
+
+def shared_warnings(problems: pd.DataFrame, n_chunks: int) -> list[str]:
+    """Say once what most chunks share, with the parameter to look at.
+
+    Parameters
+    ----------
+    problems : DataFrame
+        As in `problems.csv`.
+    n_chunks : int
+        Number of chunks that were processed.
+
+    Returns
+    -------
+    list of str
+        One text for each warning that more than half of the chunks have.
+    """
+    warnings = problems[problems["severity"] == "warning"]["problem"]
+    texts = []
+    for kind, same in warnings.groupby(warnings.map(planning.kind_of)):
+        found = same.str.extract(r"labels found: (.*)\)")[0].dropna()
+        values = sorted({value for text in found for value in text.split(", ")}, key=lambda v: (len(v), v))
+        detail = f"; labels found: {listed(values, 10)}" if values else ""
+        if 2 * len(same) > n_chunks:
+            share = f"{len(same):,} of {counted(n_chunks, 'chunk')}"
+            texts.append(f"{share}: {kind}{detail}: see {chunk.HINTS[kind]}")
+    return texts
+
+
+def _provenance(p: Preprocess, counts: dict[str, int], fingerprint: str, started: str) -> dict:
+    versions = {"python": platform.python_version(), "synprep": synprep.__version__}
+    return {
+        "parameters": asdict(p),
+        "versions": versions | {"numpy": np.__version__, "pandas": pd.__version__},
+        "commit": _commit(),
+        "counts": counts,
+        "input_fingerprint": fingerprint,
+        "started": started,
+        "ended": _now(),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the project, if it is in a git checkout."""
+    command = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def make_demo_tables(meta_list: list[str]) -> None:
     """Process the demonstration sets whose tables are asked for and missing.
 
     Parameters
     ----------
-    meta_list : sequence of str
+    meta_list : list of str
         Absolute paths of tables; those that are not of a demonstration set are left alone.
     """
     for name in demo.SETS:
@@ -163,4 +288,4 @@ def make_demo_tables(meta_list: Sequence[str]) -> None:
         if meta_path in meta_list and not os.path.exists(meta_path):
             p = Preprocess(**demo.parameters(name))
             demo.make_missing(p, show_progress=False)
-            run(pairing.find(p).pairs, p, show_progress=False)
+            run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)

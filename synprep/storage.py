@@ -8,10 +8,11 @@ import itertools
 import json
 import math
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from synprep.errors import ChunkError, TableError
+from synprep.errors import ChunkError, OutputError, TableError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,21 +64,52 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 
     Raises
     ------
-    OSError
-        If the file cannot be written or renamed.
+    OutputError
+        If the file cannot be written: a full disk, a quota, no permission. If only the last step fails since
+        another program holds the file open, the new file stays and the error gives its name.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        _rename(temporary, path)
+    except OSError as error:
+        _remove(temporary)
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except OutputError:
         raise
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+    except PermissionError as error:
+        raise OutputError(f"{path}: is in use by another program; the new file is {temporary}") from error
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):
+        temporary.unlink()
+
+
+def clean_up(folder: str | os.PathLike) -> None:
+    """Remove the temporary files that killed runs left in a folder.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Folder that no other run is writing to.
+    """
+    for path in Path(folder).glob(".*.tmp"):
+        if re.fullmatch(r"\.\d+-[0-9a-f]{32}\.tmp", path.name):
+            _remove(path)
 
 
 def read_header(path: str | os.PathLike) -> Header:
@@ -96,23 +128,39 @@ def read_header(path: str | os.PathLike) -> Header:
     Raises
     ------
     ChunkError
-        If the file cannot be opened, is not an npy file, holds Python objects or is too short or too long.
+        If the file cannot be opened, is not an npy file, holds Python objects, or is shorter or longer than
+        its header says.
     """
+    with _opened(path) as file:
+        return _parse_header(file, path)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     try:
         with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            header = Header(*read[version](file), file.tell())
-            n_bytes = os.fstat(file.fileno()).st_size - header.offset
+            yield file
+    except FileNotFoundError as error:
+        raise ChunkError("file is missing", "it was there or is a link that leads nowhere", path) from error
     except OSError as error:
-        raise ChunkError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ChunkError("file cannot be read", error.strerror or str(error), path) from error
+    except MemoryError as error:
+        raise ChunkError("file does not fit into memory", path=path) from error
+
+
+def _parse_header(file: IO[bytes], path: str | os.PathLike) -> Header:
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        header = Header(*read[np.lib.format.read_magic(file)](file), file.tell())
     except (ValueError, KeyError, EOFError) as error:
-        raise ChunkError(f"{path}: is not an npy file that NumPy can read ({error})") from error
+        raise ChunkError("not an npy file", " ".join(str(error).split())[:200], path) from error
     if header.dtype.hasobject:
-        raise ChunkError(f"{path}: holds Python objects, which are never loaded")
+        raise ChunkError("holds Python objects, which are never loaded", path=path)
+    n_bytes = os.fstat(file.fileno()).st_size - header.offset
     n_expected = math.prod(header.shape) * header.dtype.itemsize
     if n_bytes != n_expected:
-        raise ChunkError(f"{path}: holds {n_bytes} bytes of values, its header says {n_expected}")
+        kind = "file is cut short" if n_bytes < n_expected else "file is longer than its header says"
+        raise ChunkError(kind, f"{n_bytes} bytes of values instead of {n_expected}", path)
     return header
 
 
@@ -134,17 +182,20 @@ def read_array(path: str | os.PathLike, header: Header) -> np.ndarray:
     Raises
     ------
     ChunkError
-        If the file cannot be read, or is shorter than its header says.
+        If the file cannot be read, or has changed since its header was read.
     """
-    try:
-        values = np.fromfile(path, dtype=header.dtype, count=math.prod(header.shape), offset=header.offset)
-        return values.reshape(header.shape, order="F" if header.is_fortran else "C")
-    except (OSError, ValueError) as error:
-        raise ChunkError(f"{path}: cannot be read: {error}") from error
+    n_values = math.prod(header.shape)
+    with _opened(path) as file:
+        if _parse_header(file, path) != header:
+            raise ChunkError("file changed while it was used", path=path)
+        values = np.fromfile(file, dtype=header.dtype, count=n_values)
+    if values.size != n_values:
+        raise ChunkError("file was cut short while it was read", path=path)
+    return values.reshape(header.shape, order="F" if header.is_fortran else "C")
 
 
 def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Write an array in npy format.
+    """Write an array in npy format, in C order.
 
     Parameters
     ----------
@@ -153,8 +204,10 @@ def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
     array : ndarray
         Any array without Python objects.
     """
+    array = np.ascontiguousarray(array)
     with replacing(path) as file:
-        np.save(file, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)  # np.save would hide why a disk refuses
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
@@ -185,7 +238,7 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def save_table(path: str | os.PathLike, table: pd.DataFrame) -> None:
-    """Write a table as CSV with LF line ends, without the index.
+    """Write a table as CSV, see `table_bytes`.
 
     Parameters
     ----------
@@ -194,8 +247,37 @@ def save_table(path: str | os.PathLike, table: pd.DataFrame) -> None:
     table : DataFrame
         Any table.
     """
+    save_bytes(path, table_bytes(table))
+
+
+def table_bytes(table: pd.DataFrame) -> bytes:
+    """Text of a table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Any table.
+
+    Returns
+    -------
+    bytes
+        CSV with LF line ends, without the index.
+    """
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def save_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        File to write or replace.
+    content : bytes
+        What it is to hold.
+    """
     with replacing(path) as file:
-        file.write(table.to_csv(index=False, lineterminator="\n").encode())
+        file.write(content)
 
 
 def save_json(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
@@ -209,19 +291,28 @@ def save_json(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
         Numbers, text and lists or NumPy arrays of them. NaN becomes null.
     """
     with replacing(path) as file:
-        file.write(
-            (json.dumps(_plain(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
-        )
+        file.write((json.dumps(plain(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
-def _plain(value: Any) -> Any:
-    """Turn NumPy values into Python's own, and NaN, which JSON lacks, into None."""
+def plain(value: Any) -> Any:
+    """Turn a value into one that JSON can hold.
+
+    Parameters
+    ----------
+    value : object
+        Mapping, list, tuple, NumPy array or scalar, or a plain value.
+
+    Returns
+    -------
+    object
+        Python's own types; NaN and infinity, which JSON lacks, become None.
+    """
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -263,20 +354,35 @@ def move_aside(path: str | os.PathLike) -> Path | None:
     return aside
 
 
+def existing(folder: str | os.PathLike) -> Path:
+    """Folder itself, or the nearest one above it that exists.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Absolute path.
+
+    Returns
+    -------
+    Path
+        A folder on the file system where `folder` is or will be.
+    """
+    return next(path for path in (Path(folder), *Path(folder).parents) if path.is_dir())
+
+
 def ignores_case(folder: str | os.PathLike) -> bool:
     """Find out whether two names in a folder that differ only in case are one file.
 
     Parameters
     ----------
     folder : str or PathLike
-        Folder to try it in; made when missing.
+        Folder to try it in.
 
     Returns
     -------
     bool
         True on most Windows and macOS file systems.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix=".case-a", suffix=".tmp", dir=folder) as file:
         name = os.path.basename(file.name)
         return os.path.exists(os.path.join(folder, name.replace("case-a", "CASE-A")))

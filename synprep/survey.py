@@ -24,8 +24,8 @@ class Surveyed:
     synapse_ids : tuple of str
         Chunks that were read, in the order of the sample.
     sections : DataFrame
-        One row per section of every chunk, full depth; the columns of `synprep.chunk.section_rows` and
-        is_kept, True where the crop keeps the section.
+        One row per section of every chunk, full depth: synapse_id, the columns of
+        `synprep.chunk.describe_sections`, and is_kept, True where the crop keeps the section.
     counts : (256,) int64 ndarray
         Pixels by intensity, of the sections at or below the cutout threshold, full depth.
     kept_counts : (256,) int64 ndarray
@@ -72,9 +72,10 @@ def run(pairs: Sequence[Pair], p: Survey, example: Pair | None = None) -> Survey
         lambda pair: chunk.load_histogram(pair.em_path), pairs, "Surveying"
     ):
         if isinstance(result, ChunkError):
-            failures[pair.synapse_id] = str(result)
+            failures[pair.synapse_id] = result.problem
             continue
-        rows = chunk.section_rows(pair.synapse_id, result, p).assign(is_kept=chunk.is_kept(len(result), p))
+        described = chunk.describe_sections(result, p) | {"is_kept": chunk.is_kept(len(result), p)}
+        rows = pd.DataFrame({"synapse_id": pair.synapse_id, **described})
         tables.append(rows)
         counts += result[~rows["is_blanked"]].sum(axis=0)
         kept_counts += _kept_counts(result, rows)

@@ -27,6 +27,7 @@ SECTION_COLUMNS = {
     "std": "float64",
     "is_blanked": "bool",
 }
+PROBLEM_COLUMNS = ("synapse_id", "severity", "stage", "problem", "em_path", "mask_path")
 
 
 def filename(synapse_id: str, shape_cxyz: Sequence[int]) -> str:
@@ -95,22 +96,45 @@ def meta_table(rows: Iterable[Mapping[str, str | float | int]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(META_COLUMNS)).astype(META_COLUMNS)
 
 
-def sections_table(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Join the section tables of the chunks.
+def sections_table(columns: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFrame:
+    """Table of the sections of a data set.
 
     Parameters
     ----------
-    tables : iterable of DataFrame
-        One per chunk, with the columns of `SECTION_COLUMNS`.
+    columns : mapping of str to mapping of str to sequence
+        By synapse id, for each column of `SECTION_COLUMNS` from `cutout_fraction` on, a value per section.
 
     Returns
     -------
     DataFrame
-        Sorted by synapse id as text, then z.
+        Columns as in `SECTION_COLUMNS`, sorted by synapse id as text, then z.
     """
-    tables = sorted(tables, key=lambda table: table["synapse_id"].iloc[0])
-    empty = pd.DataFrame(columns=list(SECTION_COLUMNS)).astype(SECTION_COLUMNS)
-    return pd.concat(tables, ignore_index=True) if tables else empty
+    ids = sorted(columns)
+    n_sections = [len(columns[synapse_id]["is_blanked"]) for synapse_id in ids]
+    values = {
+        "synapse_id": [synapse_id for synapse_id, n in zip(ids, n_sections, strict=True) for _ in range(n)],
+        "z": [z for n in n_sections for z in range(n)],
+    }
+    for name in list(SECTION_COLUMNS)[2:]:
+        values[name] = [value for synapse_id in ids for value in columns[synapse_id][name]]
+    return pd.DataFrame(values).astype(SECTION_COLUMNS)
+
+
+def problems_table(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
+    """Table of errors and warnings.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Text by column, see `PROBLEM_COLUMNS`; severity is "error" or "warning".
+
+    Returns
+    -------
+    DataFrame
+        Errors first, then sorted by synapse id as text.
+    """
+    rows = sorted(rows, key=lambda row: (row["severity"], row["synapse_id"]))
+    return pd.DataFrame(rows, columns=list(PROBLEM_COLUMNS)).astype("str")
 
 
 def merge(

@@ -60,27 +60,31 @@ def blank(em_xyz: np.ndarray, is_blanked_z: np.ndarray) -> np.ndarray:
     return blanked_xyz
 
 
-def standard_labels(mask_xyz: np.ndarray, seg_mask_map: Mapping[str, int]) -> np.ndarray:
-    """Give presynaptic, cleft and postsynaptic voxels the values 1, 2 and 3.
+def standard_labels(seg_mask_map: Mapping[str, int]) -> np.ndarray:
+    """Table that gives presynaptic, cleft and postsynaptic voxels the values 1, 2 and 3.
 
     Parameters
     ----------
-    mask_xyz : (x, y, z) uint8 ndarray
-        Mask with the values of the input.
     seg_mask_map : mapping of str to int
         Value in the input for each key of `labels.MASK_KEYS`.
 
     Returns
     -------
-    (x, y, z) uint8 ndarray
-        C order. Values that `seg_mask_map` does not name stay as they are, except that 1, 2 and 3, which
-        would be mistaken for the three labels, become background.
+    (256,) uint8 ndarray
+        Value in the output by value in the input. Values that `seg_mask_map` does not name stay as they are,
+        except that 1, 2 and 3, which would be mistaken for the three labels, become background.
+
+    Examples
+    --------
+    >>> keys = ("MASK_PRE_SYNAPTIC_NEURON", "MASK_SYNAPTIC_CLEFT", "MASK_POST_SYNAPTIC_NEURON")
+    >>> standard_labels(dict(zip(keys, (10, 20, 30))))[[0, 1, 10, 20, 30, 40]]
+    array([ 0,  0,  1,  2,  3, 40], dtype=uint8)
     """
     new_value = np.arange(256, dtype=np.uint8)
     new_value[list(labels.MASK_KEYS.values())] = labels.BACKGROUND
     for key, label in labels.MASK_KEYS.items():
         new_value[seg_mask_map[key]] = label
-    return new_value[np.ascontiguousarray(mask_xyz)]
+    return new_value
 
 
 def intensity_and_mask(em_xyz: np.ndarray, mask_xyz: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synprep import chunk
+from synprep import chunk, planning
 from synprep.errors import ChunkError
 from synprep.pairing import Pair
 from synprep.params import Preprocess
@@ -35,8 +35,8 @@ def test_statistics_leave_cutout_pixels_out(tmp_path):
     em[0, 0, 8] = 0
     rows = chunk.process(pair_of(tmp_path, em, MASK), Preprocess()).sections
     imaged = em[:, :, 8][em[:, :, 8] > 0]
-    assert rows["mean"].iloc[1] == pytest.approx(imaged.mean(), rel=1e-12)
-    assert rows["std"].iloc[1] == pytest.approx(imaged.std(), rel=1e-12)
+    assert rows["mean"][1] == pytest.approx(imaged.mean(), rel=1e-12)
+    assert rows["std"][1] == pytest.approx(imaged.std(), rel=1e-12)
 
 
 def test_other_cutout_pixel_value(tmp_path):
@@ -73,15 +73,15 @@ def test_boolean_mask(tmp_path):
 @pytest.mark.parametrize(
     ("em", "mask", "reason"),
     [
-        (EM.astype(np.float32), MASK, "EM must be uint8, not float32"),
-        (EM.astype(np.uint16), MASK, "EM must be uint8, not uint16"),
-        (EM[0], MASK, r"EM must have three axes .* its shape is \(10, 20\)"),
+        (EM.astype(np.float32), MASK, "EM must be uint8: it is float32"),
+        (EM.astype(np.uint16), MASK, "EM must be uint8: it is uint16"),
+        (EM[0], MASK, r"EM must have three axes .*: its shape is \(10, 20\)"),
         (EM[None], MASK, "EM must have three axes"),
         (EM[:0], MASK[:0], "none empty"),
-        (EM, MASK.astype(float), "a mask must be integer or boolean, not float64"),
-        (EM, MASK[:9], r"equal shapes, not \(10, 10, 20\) and \(9, 10, 20\)"),
-        (EM, MASK.astype(np.int16) * 100, "mask values must be 0 to 255, not 0 to 300"),
-        (EM, MASK.astype(np.int16) - 1, "mask values must be 0 to 255, not -1 to 2"),
+        (EM, MASK.astype(float), "mask must be integer or boolean: it is float64"),
+        (EM, MASK[:9], r"equal shapes: EM \(10, 10, 20\), mask \(9, 10, 20\)"),
+        (EM, MASK.astype(np.int16) * 100, "mask values must be 0 to 255: they are 0 to 300"),
+        (EM, MASK.astype(np.int16) - 1, "mask values must be 0 to 255: they are -1 to 2"),
     ],
 )
 def test_what_cannot_be_used_is_an_error(tmp_path, em, mask, reason):
@@ -92,3 +92,51 @@ def test_what_cannot_be_used_is_an_error(tmp_path, em, mask, reason):
 def test_kept_sections():
     assert np.flatnonzero(chunk.is_kept(20, Preprocess())).tolist() == [7, 8, 9, 10, 11]
     assert chunk.is_kept(3, Preprocess(n_sections=9)).tolist() == [True] * 3
+
+
+class TestWarnings:
+    """What does not fail but should be seen."""
+
+    @pytest.fixture
+    def warnings_of(self, tmp_path):
+        def process(mask, em=EM, **parameters):
+            return chunk.process(pair_of(tmp_path, em, mask), Preprocess(**parameters)).warnings
+
+        return process
+
+    def test_none(self, warnings_of):
+        assert warnings_of(MASK) == []
+
+    def test_unknown_labels(self, warnings_of):
+        mask = MASK.copy()
+        mask[0, 0, 8], mask[0, 0, 9] = 9, 77
+        assert warnings_of(mask) == ["labels outside 0 to 3 (labels found: 9, 77)"]
+
+    def test_missing_labels(self, warnings_of):
+        assert warnings_of(np.where(MASK == 2, 0, MASK)) == ["no cleft voxel (labels found: 1, 3)"]
+        found = "(labels found: none)"
+        names = ("presynaptic", "cleft", "postsynaptic")
+        assert warnings_of(np.zeros_like(MASK)) == [f"no {name} voxel {found}" for name in names]
+
+    def test_labels_found_are_those_of_the_input(self, warnings_of):
+        mask = np.where(MASK == 2, 0, MASK) * 10
+        seg_mask_map = dict(zip(Preprocess().seg_mask_map, (10, 20, 30), strict=True))
+        assert warnings_of(mask, seg_mask_map=seg_mask_map) == ["no cleft voxel (labels found: 10, 30)"]
+
+    def test_a_label_that_the_crop_removed(self, warnings_of):
+        mask = np.where(MASK == 2, 0, MASK)
+        mask[3, 3, 2] = 2
+        assert warnings_of(mask) == [
+            "no cleft voxel (labels found: 1, 3)",
+            "the crop removed all cleft voxels",
+        ]
+
+    def test_all_blanked(self, warnings_of):
+        assert warnings_of(MASK, em=np.zeros_like(EM)) == ["every section is blanked"]
+
+    def test_each_has_a_hint(self, warnings_of):
+        mask = np.zeros_like(MASK)
+        mask[0, 0, :4] = 9, 1, 2, 3
+        mask[0, 0, 9] = 200
+        warnings = warnings_of(mask, em=np.zeros_like(EM))
+        assert {planning.kind_of(warning) for warning in warnings} == set(chunk.HINTS)

@@ -1,3 +1,6 @@
+import os
+import pickle
+
 import pytest
 
 from synprep import errors
@@ -20,3 +23,22 @@ def test_failures_are_raised_together_and_none_raises_nothing():
     errors.raise_failures({})
     with pytest.raises(errors.FailedChunksError, match=r"12 chunks failed(?s:.*)id0: bad(?s:.*)and 2 more"):
         errors.raise_failures({f"id{i}": "bad" for i in range(12)})
+
+
+def test_accepted_failures_raise_nothing():
+    errors.raise_failures({"1": "bad", "2": "bad"}, max_failures=2)
+    with pytest.raises(errors.FailedChunksError, match="3 chunks failed"):
+        errors.raise_failures({"1": "bad", "2": "bad", "3": "bad"}, max_failures=2)
+
+
+def test_a_chunk_error_names_file_kind_and_detail():
+    error = errors.ChunkError("not an npy file", "no magic", "a/b.npy")
+    assert str(error) == "a/b.npy: not an npy file: no magic"
+    assert (error.kind, error.problem) == ("not an npy file", "not an npy file: b.npy: no magic")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(errors.ChunkError("does not fit into memory")) == "does not fit into memory"
+
+
+def test_printable_escapes_what_is_not_text():
+    assert errors.printable("aé") == "aé"
+    assert errors.printable(os.fsdecode(b"a\xff")) == r"a\udcff"

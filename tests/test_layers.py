@@ -8,8 +8,9 @@ import pytest
 FLOORS = [
     {"errors", "labels", "paths", "sections", "synthetic", "table", "volume"},
     {"execution", "pairing", "params", "storage"},
-    {"chunk", "demo"},
-    {"merge", "preprocess", "survey"},
+    {"chunk", "demo", "ledger"},
+    {"planning"},
+    {"merge", "preprocess", "survey", "verify"},
     {"figures"},
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "synprep"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import merge, pairing, preprocess
+from synprep import merge, pairing, planning, preprocess
 from synprep.errors import TableError
 from synprep.params import Merge, Preprocess
 
@@ -20,7 +20,7 @@ def merged(write_pair, paths, tmp_path):
         p = Preprocess(
             **{key: value.replace(str(tmp_path), str(tmp_path / name)) for key, value in paths.items()}
         )
-        preprocess.run(pairing.find(p).pairs, p, show_progress=False)
+        preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
         tables.append(str(tmp_path / name / "processed" / "meta.csv"))
 
     def run_merge(**parameters):

@@ -1,17 +1,32 @@
+import json
 import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import pairing, preprocess
-from synprep.errors import PairingError
+from synprep import ledger, pairing, planning, preprocess, storage
+from synprep.errors import LockedError, OutputError, PairingError, ParameterError, TableError
 from synprep.params import Preprocess
 
 
 def run(p):
-    found = pairing.find(p)
-    return preprocess.run(preprocess.choose(found, p), p, show_progress=False)
+    return preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != ledger.HIDDEN)
+
+
+def snapshot(folder):
+    """Every file and folder with its content and modification time."""
+    return {
+        path: (path.read_bytes() if path.is_file() else None, path.stat().st_mtime_ns)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+TABLES = ["meta.csv", "problems.csv", "run.json", "sections.csv"]
 
 
 def test_tensors_and_tables(write_pair, paths, tmp_path):
@@ -19,44 +34,113 @@ def test_tensors_and_tables(write_pair, paths, tmp_path):
         write_pair(synapse_id)
     result = run(Preprocess(**paths))
     folder = tmp_path / "processed"
-    names = [f"{synapse_id}__2_6_5_5.npy" for synapse_id in ("007", "10", "9", "NA")]
-    assert sorted(os.listdir(folder)) == sorted([*names, "meta.csv", "sections.csv"])
+    files = [f"{synapse_id}__2_6_5_5.npy" for synapse_id in ("007", "10", "9", "NA")]
+    assert names(folder) == sorted([*files, *TABLES])
     meta = (folder / "meta.csv").read_bytes()
-    assert meta.startswith(
-        b"synapse_id,filename,pre_synaptic_volume,post_synaptic_volume,synaptic_cleft_volume,n_cutout_sections\n007,007__2_6_5_5.npy,"
-    )
+    columns = "synapse_id,filename,pre_synaptic_volume,post_synaptic_volume,synaptic_cleft_volume"
+    assert meta.startswith(f"{columns},n_cutout_sections\n007,007__2_6_5_5.npy,".encode())
     assert b"\r" not in meta
-    assert result.meta["filename"].tolist() == names
+    assert result.meta["filename"].tolist() == files
     assert result.meta["synapse_id"].tolist() == ["007", "10", "9", "NA"]
     sections = pd.read_csv(folder / "sections.csv", dtype={"synapse_id": str}, keep_default_na=False)
     assert list(sections) == ["synapse_id", "z", "cutout_fraction", "mean", "std", "is_blanked"]
     assert sections["synapse_id"].tolist() == [i for i in ("007", "10", "9", "NA") for _ in range(5)]
     assert sections["z"].tolist() == [0, 1, 2, 3, 4] * 4
+    assert (folder / "problems.csv").read_text() == "synapse_id,severity,stage,problem,em_path,mask_path\n"
     assert result.failures == {}
-    assert result.notes == (f"4 tensors, meta.csv and sections.csv are in {folder}",)
+    assert result.notes == ("4 chunks finished: 4 now, 0 before", f"tensors and tables are in {folder}")
 
 
-def test_a_bad_chunk_is_named_and_the_others_are_done(write_pair, paths):
+def test_run_json_says_what_was_done(write_pair, paths, tmp_path):
+    write_pair("1")
+    write_pair("bad", em_xyz=np.zeros((3, 3, 3), np.float32))
+    result = run(Preprocess(**paths, max_failures=3))
+    record = json.loads((tmp_path / "processed" / "run.json").read_text())
+    assert record["parameters"]["raw_em_data_path"] == paths["raw_em_data_path"]
+    assert record["parameters"]["max_failures"] == 3
+    assert record["counts"] == {"paired": 2, "done": 1, "skipped": 0, "failed": 1, "warned": 0}
+    assert set(record["versions"]) == {"python", "synprep", "numpy", "pandas"}
+    assert record["started"] <= record["ended"]
+    assert record["input_fingerprint"] == result.input_fingerprint
+    assert "commit" in record
+
+
+def test_the_fingerprint_is_of_names_and_sizes(write_pair, paths, tmp_path):
+    write_pair("1")
+    p = Preprocess(**paths)
+    first = run(p).input_fingerprint
+    os.utime(tmp_path / "em" / "1.npy", (1, 1))
+    assert run(p).input_fingerprint == first
+    write_pair("2")
+    assert run(p).input_fingerprint != first
+
+
+def test_a_bad_chunk_is_named_and_the_others_are_done(write_pair, paths, tmp_path):
     write_pair("good")
     write_pair("bad", em_xyz=np.zeros((3, 3, 3), np.float32))
     result = run(Preprocess(**paths))
     assert result.meta["synapse_id"].tolist() == ["good"]
-    assert list(result.failures) == ["bad"]
-    assert "uint8, not float32" in result.failures["bad"]
+    assert result.failures == {"bad": "EM must be uint8: bad.npy: it is float32"}
+    (row,) = pd.read_csv(tmp_path / "processed" / "problems.csv").to_dict("records")
+    assert [row[name] for name in ("synapse_id", "severity", "stage")] == ["bad", "error", "preflight"]
+    assert row["em_path"] == (tmp_path / "em" / "bad.npy").as_posix()
+    assert row["mask_path"] == (tmp_path / "mask" / "bad_mask.npy").as_posix()
     assert result.summary()["count"][["chunks processed", "chunks failed"]].tolist() == [1, 1]
 
 
-def test_all_chunks_bad_gives_empty_tables(write_pair, paths):
+def test_a_later_success_removes_the_line(write_pair, paths):
+    write_pair("1", em_xyz=np.zeros((3, 3, 3), np.float32))
+    assert len(run(Preprocess(**paths)).problems) == 1
+    write_pair("1")
+    assert len(run(Preprocess(**paths)).problems) == 0
+
+
+def test_all_chunks_bad_gives_empty_tables(write_pair, paths, tmp_path):
     write_pair("bad", em_xyz=np.zeros((3, 3, 3), np.float32))
     result = run(Preprocess(**paths))
     assert len(result.meta) == 0
-    assert result.summary()["count"].tolist() == [0, 1, 0, 0, 0, 0]
+    assert result.summary()["count"].tolist() == [1, 0, 1, 0, 0, 0, 0]
+    assert names(tmp_path / "processed") == TABLES
+
+
+def test_warnings_are_rows_and_survive_a_resumed_run(write_pair, paths):
+    write_pair("1", mask_xyz=np.zeros((6, 5, 20), np.uint8))
+    write_pair("22")
+    write_pair("333")
+    for _ in range(2):
+        result = run(Preprocess(**paths))
+        assert result.problems["synapse_id"].tolist() == ["1"] * 3
+        assert set(result.problems["severity"]) == {"warning"}
+        assert result.failures == {}
+        assert result.counts["warned"] == 1
+
+
+def test_what_most_chunks_share_is_said_once():
+    rows = [
+        ("1", "no cleft voxel (labels found: 1, 3)"),
+        ("2", "no cleft voxel (labels found: 3, 255)"),
+        ("3", "x"),
+    ]
+    problems = pd.DataFrame([{"synapse_id": i, "severity": "warning", "problem": text} for i, text in rows])
+    texts = preprocess.shared_warnings(problems, 3)
+    assert texts == ["2 of 3 chunks: no cleft voxel; labels found: 1, 3, 255: see seg_mask_map"]
+    assert preprocess.shared_warnings(problems, 4) == []
+
+
+def test_problems_are_grouped(write_pair, paths):
+    for synapse_id in ("1", "2"):
+        write_pair(synapse_id, em_xyz=np.zeros((3, 3, 3), np.float32))
+    write_pair("3")
+    p = Preprocess(**paths)
+    grouped = planning.group_problems(planning.make(pairing.find(p), p, show_progress=False).problems)
+    assert grouped.reset_index().values.tolist() == [["EM must be uint8", "error", 2, "1.npy, 2.npy"]]
+    assert planning.group_problems([]).index.tolist() == ["none"]
 
 
 def test_some_of_the_pairs(write_pair, paths, tmp_path):
     for synapse_id in ("1", "2", "3", "4"):
         write_pair(synapse_id)
-    (tmp_path / "ids.csv").write_text("synapse_id,score\n4,1\n2,1\n3,1\n8,1\n")
+    (tmp_path / "ids.csv").write_text("synapse_id,score\n4,1\n2,1\n3,1\n")
     p = Preprocess(**paths, synapse_ids_path=str(tmp_path / "ids.csv"), max_chunks=2)
     assert run(p).meta["synapse_id"].tolist() == ["2", "3"]
 
@@ -72,44 +156,268 @@ def test_ids_that_differ_in_case(write_pair, paths, monkeypatch):
     write_pair("a1")
     write_pair("A1")
     p = Preprocess(**paths)
-    monkeypatch.setattr(preprocess.storage, "ignores_case", lambda folder: False)
+    monkeypatch.setattr(storage, "ignores_case", lambda folder: False)
     assert run(p).meta["synapse_id"].tolist() == ["A1", "a1"]
-    monkeypatch.setattr(preprocess.storage, "ignores_case", lambda folder: True)
+    monkeypatch.setattr(storage, "ignores_case", lambda folder: True)
     with pytest.raises(PairingError, match="share a file: A1 and a1"):
         run(p)
+
+
+def test_planning_writes_nothing(write_pair, paths, tmp_path):
+    write_pair("1")
+    p = Preprocess(**paths)
+    planning.make(pairing.find(p), p, show_progress=False)
+    assert not (tmp_path / "processed").exists()
+
+
+class TestResume:
+    """A chunk is done again only if it has to be."""
+
+    @pytest.fixture
+    def p(self, write_pair, paths):
+        for synapse_id in ("1", "2", "3"):
+            write_pair(synapse_id)
+        p = Preprocess(**paths)
+        run(p)
+        return p
+
+    def done(self, p):
+        return run(p).counts["done"]
+
+    def test_a_finished_run_writes_nothing_at_all_and_says_so(self, p, tmp_path):
+        before = snapshot(tmp_path / "processed")
+        result = run(p)
+        assert snapshot(tmp_path / "processed") == before
+        assert (
+            result.notes[0]
+            == "3 chunks finished: 0 now, 3 before; nothing was left to do, nothing was written"
+        )
+        assert result.counts == {"paired": 3, "done": 0, "skipped": 3, "failed": 0, "warned": 0}
+
+    def test_tables_are_those_of_an_undisturbed_run(self, p, tmp_path):
+        before = {name: (tmp_path / "processed" / name).read_bytes() for name in ("meta.csv", "sections.csv")}
+        (tmp_path / "processed" / "2__2_6_5_5.npy").unlink()
+        for name in before:
+            (tmp_path / "processed" / name).unlink()
+        assert self.done(p) == 1
+        assert {name: (tmp_path / "processed" / name).read_bytes() for name in before} == before
+
+    def test_new_chunks_only(self, p, write_pair):
+        write_pair("4")
+        assert self.done(p) == 1
+
+    @pytest.mark.parametrize("name", ["em/2.npy", "mask/2_mask.npy"])
+    def test_a_changed_input(self, p, tmp_path, name):
+        os.utime(tmp_path / name, (1, 1))
+        assert self.done(p) == 1
+        assert self.done(p) == 0
+
+    def test_a_deleted_output(self, p, tmp_path):
+        (tmp_path / "processed" / "2__2_6_5_5.npy").unlink()
+        assert self.done(p) == 1
+
+    def test_a_damaged_output(self, p, tmp_path):
+        (tmp_path / "processed" / "2__2_6_5_5.npy").write_bytes(b"x")
+        assert self.done(p) == 1
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"cutout_threshold": 0.5},
+            {"cutout_pixel_value": 7},
+            {"axial_to_sagittal_spacing": 4},
+            {"n_sections": 5},
+            {
+                "seg_mask_map": {
+                    "MASK_PRE_SYNAPTIC_NEURON": 3,
+                    "MASK_SYNAPTIC_CLEFT": 2,
+                    "MASK_POST_SYNAPTIC_NEURON": 1,
+                }
+            },
+            {"cut_intensity_with_seg_masks": True},
+        ],
+        ids=lambda changed: next(iter(changed)),
+    )
+    def test_changed_parameters_that_matter(self, p, paths, changed):
+        assert self.done(Preprocess(**paths, **changed)) == 3
+
+    def test_changed_parameters_that_do_not_matter(self, p, paths):
+        assert (
+            self.done(Preprocess(**paths, voxel_size_xy_nm=4, output_channel_desc=[[1]], max_failures=9)) == 0
+        )
+
+    def test_without_resume_all_is_done_again(self, p, paths):
+        assert self.done(Preprocess(**paths, resume=False)) == 3
+
+    def test_a_record_line_that_was_cut_is_done_again(self, p, tmp_path):
+        record = tmp_path / "processed" / ledger.HIDDEN / "record.jsonl"
+        record.write_bytes(record.read_bytes()[:-20])
+        assert self.done(p) == 1
+        assert self.done(p) == 0
+        assert len(record.read_bytes().splitlines()) == 3
+
+    def test_superseded_lines_are_removed(self, p, paths, tmp_path):
+        run(Preprocess(**paths, resume=False))
+        assert len((tmp_path / "processed" / ledger.HIDDEN / "record.jsonl").read_bytes().splitlines()) == 3
+
+    def test_chunks_that_are_gone_are_kept_and_told(self, p, tmp_path):
+        (tmp_path / "em" / "2.npy").unlink()
+        result = run(p)
+        assert result.meta["synapse_id"].tolist() == ["1", "3"]
+        assert (tmp_path / "processed" / "2__2_6_5_5.npy").exists()
+        assert "1 array file not in meta.csv, kept: 2__2_6_5_5.npy" in result.notes
+
+    def test_left_overs_are_cleaned_up(self, p, tmp_path):
+        left_over = tmp_path / "processed" / f".1-{'0a' * 16}.tmp"
+        left_over.touch()
+        (tmp_path / "processed" / "2__2_6_5_5.npy").unlink()
+        run(p)
+        assert not left_over.exists()
 
 
 class TestPreviousTable:
     """No meta.csv describes other arrays than those beside it."""
 
-    def test_the_same_run_again_leaves_no_copy(self, write_pair, paths, tmp_path):
-        write_pair("1")
-        run(Preprocess(**paths))
-        assert len(run(Preprocess(**paths)).notes) == 1
-        assert sorted(os.listdir(tmp_path / "processed")) == ["1__2_6_5_5.npy", "meta.csv", "sections.csv"]
+    @pytest.fixture
+    def p(self, write_pair, paths):
+        for synapse_id in ("1", "2"):
+            write_pair(synapse_id)
+        p = Preprocess(**paths)
+        run(p)
+        return p
 
-    def test_other_rows_keep_the_old_table_under_a_number(self, write_pair, paths, tmp_path):
-        write_pair("1")
-        run(Preprocess(**paths))
+    NOTE = "meta.csv differs from the one that was there, which is kept as meta.1.csv"
+
+    def test_doing_all_again_leaves_no_copy(self, p, paths, tmp_path):
+        assert self.NOTE not in run(Preprocess(**paths, resume=False)).notes
+        assert names(tmp_path / "processed") == ["1__2_6_5_5.npy", "2__2_6_5_5.npy", *TABLES]
+
+    def test_rows_added_at_the_end_leave_no_copy(self, p, write_pair, tmp_path):
+        write_pair("3")
+        assert self.NOTE not in run(p).notes
+        assert not (tmp_path / "processed" / "meta.1.csv").exists()
+
+    def test_an_inserted_row_keeps_the_old_table(self, p, write_pair, tmp_path):
         old = (tmp_path / "processed" / "meta.csv").read_bytes()
         write_pair("0")
-        assert (
-            run(Preprocess(**paths)).notes[1]
-            == "meta.csv differs from the one that was there, which is kept as meta.1.csv"
-        )
+        assert self.NOTE in run(p).notes
         assert (tmp_path / "processed" / "meta.1.csv").read_bytes() == old
+        assert self.NOTE not in run(p).notes
 
-    def test_the_old_table_is_gone_before_the_first_array_is_written(
-        self, write_pair, paths, tmp_path, monkeypatch
+    def test_a_removed_row_keeps_the_old_table(self, p, tmp_path):
+        (tmp_path / "em" / "2.npy").unlink()
+        assert self.NOTE in run(p).notes
+
+    def test_the_old_tables_are_gone_before_the_first_array_is_overwritten(
+        self, p, paths, tmp_path, monkeypatch
     ):
-        write_pair("1")
-        run(Preprocess(**paths))
+        old = (tmp_path / "processed" / "meta.csv").read_bytes()
 
         def stop(path, array):
-            assert not (tmp_path / "processed" / "meta.csv").exists()
+            assert names(tmp_path / "processed") == [
+                "1__2_6_5_5.npy",
+                "2__2_6_5_5.npy",
+                "meta.1.csv",
+                "problems.csv",
+            ]
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(preprocess.storage, "save_array", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(storage, "save_array", stop)
+            run(Preprocess(**paths, cutout_threshold=0.5))
+        assert (tmp_path / "processed" / "meta.1.csv").read_bytes() == old
+        assert (
+            run(p).counts["done"] == 0
+        )  # with the old parameters nothing has changed, but the table is back
+        assert (tmp_path / "processed" / "meta.csv").read_bytes() == old
+
+
+class TestRefusals:
+    """What would mix data sets or read outputs as inputs."""
+
+    @pytest.mark.parametrize("inside", ["em", "em/processed", "mask"])
+    def test_outputs_among_inputs(self, write_pair, paths, tmp_path, inside):
+        write_pair("1")
+        patterns = {"mask_filename_pattern": "{synapse_id}.npy"} if inside == "mask" else {}
+        if patterns:
+            (tmp_path / "mask" / "1_mask.npy").rename(tmp_path / "mask" / "1.npy")
+        p = Preprocess(**{**paths, "proc_data_path": str(tmp_path / inside)}, **patterns)
+        with pytest.raises(ParameterError, match="would take outputs such as 1__2_256"):
+            run(p)
+
+    def test_outputs_that_no_pattern_fits_may_stand_among_inputs(self, write_pair, paths, tmp_path):
+        write_pair("1")
+        p = Preprocess(**{**paths, "proc_data_path": str(tmp_path / "mask")})
+        assert len(run(p).meta) == 1
+
+    def test_inputs_inside_the_output_folder(self, write_pair, paths, tmp_path):
+        write_pair("1")
+        p = Preprocess(**{**paths, "proc_data_path": str(tmp_path)})
+        assert len(run(p).meta) == 1
+        assert len(run(p).meta) == 1
+
+    def test_a_table_of_another_data_set(self, write_pair, paths, tmp_path):
+        write_pair("1")
+        (tmp_path / "processed").mkdir()
+        (tmp_path / "processed" / "meta.csv").write_text("synapse_id,filename\n1,a\n7,b\n")
+        with pytest.raises(TableError, match=r"another data set: 1 of its 2 chunks .* \(7\); set another"):
             run(Preprocess(**paths))
+        assert names(tmp_path / "processed") == ["meta.csv"]
+        run(Preprocess(**paths, resume=False))
+        assert (tmp_path / "processed" / "meta.1.csv").read_text().endswith("7,b\n")
+
+    def test_a_table_of_the_seed_is_taken_over(self, write_pair, paths, tmp_path):
+        write_pair("1")
+        write_pair("2")
+        (tmp_path / "processed").mkdir()
+        (tmp_path / "processed" / "meta.csv").write_text("synapse_id,filename\n1,a\n")
+        assert len(run(Preprocess(**paths)).meta) == 2
         assert (tmp_path / "processed" / "meta.1.csv").exists()
+
+    def test_not_enough_space(self, write_pair, paths, tmp_path, monkeypatch):
+        write_pair("1")
+        usage = type("Usage", (), {"free": 2 * 6 * 5 * 5 + 127})
+        monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: usage)
+        with pytest.raises(OutputError, match=r"the run will write 0\.00 GB and only 0\.00 GB are free"):
+            run(Preprocess(**paths))
+        assert not (tmp_path / "processed").exists()
+        usage.free += 1
+        assert len(run(Preprocess(**paths)).meta) == 1
+
+    def test_an_id_that_would_leave_the_folder(self, write_pair, paths):
+        write_pair("..\\1")
+        write_pair("2")
+        result = run(Preprocess(**paths))
+        assert result.meta["synapse_id"].tolist() == ["2"]
+        assert result.failures == {"..\\1": "synapse id would leave the output folder: ..\\1"}
+
+
+class TestLock:
+    """One run at a time."""
+
+    def test_a_second_run_names_the_first(self, write_pair, paths, tmp_path):
+        write_pair("1")
+        with ledger.locked(paths["proc_data_path"]):
+            ledger.sign(paths["proc_data_path"])
+            with pytest.raises(
+                LockedError, match=rf"another run is writing to .*: process {os.getpid()} on .*, since"
+            ):
+                run(Preprocess(**paths))
+        assert len(run(Preprocess(**paths)).meta) == 1
+
+    def test_a_finished_data_set_is_locked_as_well(self, write_pair, paths):
+        write_pair("1")
+        run(Preprocess(**paths))
+        with (
+            ledger.locked(paths["proc_data_path"]),
+            pytest.raises(LockedError, match="that has just started"),
+        ):
+            run(Preprocess(**paths))
+
+    def test_a_run_in_between_is_noticed(self, write_pair, paths):
+        write_pair("1")
+        p = Preprocess(**paths)
+        plan = planning.make(pairing.find(p), p, show_progress=False)
+        run(p)
+        with pytest.raises(LockedError, match="in the meantime: run again"):
+            preprocess.run(plan, p, show_progress=False)

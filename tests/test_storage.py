@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,24 +8,24 @@ import pandas as pd
 import pytest
 
 from synprep import storage
-from synprep.errors import ChunkError, TableError
+from synprep.errors import ChunkError, OutputError, TableError
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.int64, ">u2"])
 def test_array_comes_back(tmp_path, order, dtype):
     array = np.asarray(np.arange(24).reshape(2, 3, 4) % 7, dtype=dtype, order=order)
-    storage.save_array(tmp_path / "a.npy", array)
+    np.save(tmp_path / "a.npy", array)
     header = storage.read_header(tmp_path / "a.npy")
     assert (header.shape, header.is_fortran, header.dtype) == ((2, 3, 4), order == "F", np.dtype(dtype))
     assert np.array_equal(storage.read_array(tmp_path / "a.npy", header), array)
-    assert np.array_equal(np.load(tmp_path / "a.npy"), array)
 
 
-def test_saved_bytes_are_those_of_numpy(tmp_path):
-    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    storage.save_array(tmp_path / "ours.npy", array)
-    np.save(tmp_path / "numpy.npy", array)
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.int64, ">u2"])
+def test_saved_bytes_are_those_of_numpy(tmp_path, dtype):
+    array = (np.arange(24).reshape(2, 3, 4) % 7).astype(dtype)
+    storage.save_array(tmp_path / "ours.npy", array.swapaxes(0, 2))
+    np.save(tmp_path / "numpy.npy", np.ascontiguousarray(array.swapaxes(0, 2)))
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
 
 
@@ -54,13 +55,13 @@ def npy_bytes(tmp_path, array):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda whole: whole[:-1], "holds 23 bytes of values, its header says 24"),
-        (lambda whole: whole + b"x", "holds 25 bytes of values, its header says 24"),
-        (lambda whole: b"", "is not an npy file"),
-        (lambda whole: whole[:5], "is not an npy file"),
-        (lambda whole: whole[:40], "is not an npy file"),
-        (lambda whole: b"synapse_id,x\n" * 20, "is not an npy file"),
-        (lambda whole: whole[:6] + b"\x09\x00" + whole[8:], "is not an npy file"),
+        (lambda whole: whole[:-1], "file is cut short: 23 bytes of values instead of 24"),
+        (lambda whole: whole + b"x", "file is longer than its header says: 25 bytes"),
+        (lambda whole: b"", "not an npy file"),
+        (lambda whole: whole[:5], "not an npy file"),
+        (lambda whole: whole[:40], "not an npy file"),
+        (lambda whole: b"synapse_id,x\n" * 20, "not an npy file"),
+        (lambda whole: whole[:6] + b"\x09\x00" + whole[8:], "not an npy file"),
     ],
 )
 def test_bad_array_files(tmp_path, change, reason):
@@ -78,7 +79,7 @@ def test_python_objects_are_never_loaded(tmp_path):
 
 
 def test_missing_array_file(tmp_path):
-    with pytest.raises(ChunkError, match=r"gone\.npy: cannot be read: No such file"):
+    with pytest.raises(ChunkError, match=r"gone\.npy: file is missing"):
         storage.read_header(tmp_path / "gone.npy")
 
 
@@ -86,8 +87,62 @@ def test_a_file_cut_after_its_header_was_read(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), np.uint8))
     header = storage.read_header(tmp_path / "x.npy")
     os.truncate(tmp_path / "x.npy", header.offset + 5)
-    with pytest.raises(ChunkError, match=r"x\.npy: cannot be read"):
+    with pytest.raises(ChunkError, match=r"x\.npy: file is cut short"):
         storage.read_array(tmp_path / "x.npy", header)
+
+
+def test_a_file_cut_in_the_middle_of_reading(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), np.uint8))
+    header = storage.read_header(tmp_path / "x.npy")
+    monkeypatch.setattr(storage.np, "fromfile", lambda file, dtype, count: np.zeros(count - 1, dtype))
+    with pytest.raises(ChunkError, match=r"x\.npy: file was cut short while it was read"):
+        storage.read_array(tmp_path / "x.npy", header)
+
+
+def test_a_file_replaced_after_its_header_was_read(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), np.uint8))
+    header = storage.read_header(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", np.zeros((4, 3, 2), np.uint8))
+    with pytest.raises(ChunkError, match=r"x\.npy: file changed while it was used"):
+        storage.read_array(tmp_path / "x.npy", header)
+
+
+def test_a_file_that_cannot_be_written_is_one_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file.x\.txt: cannot be written: "):
+        storage.save_bytes(tmp_path / "file" / "x.txt", b"")
+
+
+def test_a_file_in_use_leaves_the_new_one_under_the_name_in_the_error(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError("in use")
+
+    (tmp_path / "meta.csv").write_text("old")
+    monkeypatch.setattr(storage.os, "replace", refuse)
+    with pytest.raises(OutputError, match="is in use by another program; the new file is") as caught:
+        storage.save_bytes(tmp_path / "meta.csv", b"new")
+    assert Path(str(caught.value).split("the new file is ")[1]).read_text() == "new"
+    assert (tmp_path / "meta.csv").read_text() == "old"
+
+
+def test_left_overs_of_killed_runs_are_removed_and_nothing_else(tmp_path):
+    left_over = tmp_path / f".123-{'0a' * 16}.tmp"
+    for path in (left_over, tmp_path / ".mine.tmp", tmp_path / "1.tmp", tmp_path / "1.npy"):
+        path.touch()
+    storage.clean_up(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.tmp", "1.npy", "1.tmp"]
+
+
+def test_temporary_names_are_of_the_form_that_is_cleaned_up(tmp_path):
+    with storage.replacing(tmp_path / "x") as file:
+        file.write(b"")
+        storage.clean_up(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        (tmp_path / Path(file.name).name).touch()
+
+
+def test_existing_folder(tmp_path):
+    assert storage.existing(tmp_path / "a" / "b") == tmp_path
 
 
 def test_table_is_text_with_lf(tmp_path):
