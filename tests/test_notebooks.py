@@ -158,6 +158,16 @@ def test_a_bad_chunk_is_raised_after_all_others_are_written(small, tmp_path):
     assert json.loads((tmp_path / "made/reports/cutout_histogram.json").read_text())["synapse_ids"] == ["007"]
 
 
+def test_all_chunks_bad(small, tmp_path):
+    for name in ("1", "007"):
+        (tmp_path / "em" / f"{name}.npy").write_bytes(b"text")
+    result = run_with(tmp_path, "preprocess", {**small, "max_failures": 5})
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-3:]
+    assert last[0] == "FailedChunksError: 2 chunks failed; all others are done:"
+    assert "problems.csv" in os.listdir(tmp_path / "made" / "processed")
+
+
 def test_accepted_failures_and_a_resumed_run(small, tmp_path):
     (tmp_path / "em" / "1.npy").write_bytes(b"text")
     for expected in ("1 chunk finished: 1 now, 0 before", "0 now, 1 before; nothing was left to do"):
