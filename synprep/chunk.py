@@ -1,8 +1,10 @@
 """One chunk: from its files to a tensor and table rows, or to the intensity histogram of its sections."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -31,7 +33,7 @@ class Processed:
     Parameters
     ----------
     tensor_cxyz : (c, x, y, z) uint8 ndarray
-        EM channels and, last, the mask.
+        EM channels and, last, the mask. It holds until the thread processes its next chunk.
     row : dict
         Row of `meta.csv`, see `synprep.table.meta_row`.
     sections : dict of str to (z,) ndarray
@@ -66,33 +68,60 @@ def process(pair: Pair, p: Preprocess) -> Processed:
     ChunkError
         If one of the files cannot be used or the two do not fit together.
     """
-    em_xyz, raw_mask_xyz = load_pair(pair, p)
-    described = describe_sections(sections.intensity_histogram(em_xyz), p)
-    em_xyz = volume.blank(em_xyz, described["is_blanked"])
-    mask_xyz = volume.standard_labels(p.seg_mask_map)[raw_mask_xyz]
+    header = check_pair(pair)
+    bounds = _bounds(header.shape[2], p)
+    shape_cxyz = (2, *header.shape[:2], bounds[1] - bounds[0])
+    tensor_cxyz = storage.thread_memory(math.prod(shape_cxyz), "tensor").reshape(shape_cxyz)
+    em_xyz, mask_xyz = tensor_cxyz
+    histogram = _copy_em(pair.em_path, header, bounds, em_xyz)
+    described = describe_sections(histogram, p)
+    em_xyz[:, :, described["is_blanked"]] = 0
+    standard = volume.standard_labels(p.seg_mask_map)
+    raw_counts = _copy_mask(pair.mask_path, bounds, standard, mask_xyz)
+    counts = np.bincount(standard, weights=raw_counts, minlength=256).astype(np.int64)
+    warnings = _label_warnings(pair, counts, raw_counts, p.seg_mask_map)
+    warnings += ["every section is blanked"] if described["is_blanked"].all() else []
     if p.cut_intensity_with_seg_masks:
         tensor_cxyz = volume.cut_channels(em_xyz, mask_xyz, p.output_channel_desc)
-    else:
-        tensor_cxyz = volume.intensity_and_mask(em_xyz, mask_xyz)
-    counts = volume.label_counts(mask_xyz)
     volumes = volume.label_volumes(counts, p.axial_to_sagittal_spacing)
     row = table.meta_row(pair.synapse_id, tensor_cxyz.shape, volumes, described["is_blanked"].sum())
-    warnings = _label_warnings(pair, counts, raw_mask_xyz, p.seg_mask_map)
-    warnings += ["every section is blanked"] if described["is_blanked"].all() else []
     return Processed(tensor_cxyz, row, described, warnings)
 
 
+def _copy_em(path: Path, header: storage.Header, bounds: tuple[int, int], out_xyz: np.ndarray) -> np.ndarray:
+    """Copy the kept sections of an EM file; return their histogram."""
+    em_xyz = storage.read_sections(path, header, *bounds)
+    return _kernels().copy_and_count(em_xyz, np.arange(256, dtype=np.uint8), out_xyz)
+
+
+def _copy_mask(path: Path, bounds: tuple[int, int], table: np.ndarray, out_xyz: np.ndarray) -> np.ndarray:
+    """Copy the kept sections of a mask file with new label values; return the count of each old value."""
+    mask_xyz = storage.read_sections(path, storage.read_header(path), *bounds)
+    # A cast alone would wrap around.
+    if mask_xyz.dtype not in (np.uint8, np.bool_) and (mask_xyz.min() < 0 or mask_xyz.max() > 255):
+        found = f"they are {mask_xyz.min()} to {mask_xyz.max()}"
+        raise ChunkError("mask values must be 0 to 255", found, path)
+    return _kernels().copy_and_count(mask_xyz.astype(np.uint8, copy=False), table, out_xyz).sum(axis=0)
+
+
+def _kernels() -> ModuleType:
+    """Compiled loops, imported when the first chunk is there: loading the compiler takes a moment."""
+    from synprep import kernels
+
+    return kernels
+
+
 def _label_warnings(
-    pair: Pair, counts: np.ndarray, raw_mask_xyz: np.ndarray, seg_mask_map: Mapping[str, int]
+    pair: Pair, counts: np.ndarray, raw_counts: np.ndarray, seg_mask_map: Mapping[str, int]
 ) -> list[str]:
     """Say which labels are unknown or missing; the whole mask is read only if one is missing."""
     unknown = np.flatnonzero(counts[4:]) + 4
     warnings = [f"labels outside 0 to 3 ({_found(unknown)})"] if unknown.size else []
     absent = {labels.NAMES[label]: key for key, label in labels.MASK_KEYS.items() if counts[label] == 0}
     if absent:
-        found = _found(np.flatnonzero(volume.label_counts(raw_mask_xyz)[1:]) + 1)
+        found = _found(np.flatnonzero(raw_counts[1:]) + 1)
         warnings += [f"no {name} voxel ({found})" for name in absent]
-        whole_xyz = storage.read_array(pair.mask_path, storage.read_header(pair.mask_path))
+        whole_xyz = storage.read_sections(pair.mask_path, storage.read_header(pair.mask_path))
         removed = [name for name, key in absent.items() if (whole_xyz == seg_mask_map[key]).any()]
         warnings += [f"the crop removed all {name} voxels" for name in removed]
     return warnings
@@ -150,41 +179,6 @@ def n_output_bytes(header: storage.Header, p: Preprocess) -> int:
     return 128 + n_channels * header.shape[0] * header.shape[1] * (stop - start)
 
 
-def load_pair(pair: Pair, p: Chunks) -> tuple[np.ndarray, np.ndarray]:
-    """Load the central sections of a raw pair.
-
-    Parameters
-    ----------
-    pair : Pair
-        EM and mask file.
-    p : Chunks
-        Parameters of the crop.
-
-    Returns
-    -------
-    em_xyz, mask_xyz : (x, y, z) uint8 ndarray
-        EM, and mask with the label values of the input.
-
-    Raises
-    ------
-    ChunkError
-        As `check_pair`, and if the mask has values outside 0..255 or a file changes while it is read.
-    """
-    header = check_pair(pair)
-    kept = slice(*_bounds(header.shape[2], p))
-    em_xyz = storage.read_array(pair.em_path, header)[:, :, kept]
-    return em_xyz, _load_mask(pair.mask_path, kept)
-
-
-def _load_mask(path: Path, kept: slice) -> np.ndarray:
-    """Load sections of a mask as uint8, after a look at its range, since a cast alone would wrap around."""
-    mask_xyz = storage.read_array(path, storage.read_header(path))[:, :, kept]
-    if mask_xyz.dtype not in (np.uint8, np.bool_) and (mask_xyz.min() < 0 or mask_xyz.max() > 255):
-        found = f"they are {mask_xyz.min()} to {mask_xyz.max()}"
-        raise ChunkError("mask values must be 0 to 255", found, path)
-    return mask_xyz.astype(np.uint8, copy=False)
-
-
 def load_histogram(em_path: Path) -> np.ndarray:
     """Load an EM file and count the pixels of each intensity in each section.
 
@@ -196,14 +190,14 @@ def load_histogram(em_path: Path) -> np.ndarray:
     Returns
     -------
     (z, 256) int64 ndarray
-        See `synprep.sections.intensity_histogram`.
+        See `synprep.kernels.count`.
 
     Raises
     ------
     ChunkError
         If the file cannot be read or is not uint8 with three axes.
     """
-    return sections.intensity_histogram(storage.read_array(em_path, _em_header(em_path)))
+    return _kernels().count(storage.read_sections(em_path, _em_header(em_path)))
 
 
 def depth(em_path: Path) -> int:

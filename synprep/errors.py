@@ -65,6 +65,10 @@ class LockedError(SynprepError):
     """Another run is writing to the same folder."""
 
 
+class ClusterError(SynprepError):
+    """The Dask cluster cannot be used."""
+
+
 class FailedChunksError(SynprepError):
     """Some chunks failed; raised when everything else has been done and written."""
 

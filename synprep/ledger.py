@@ -11,16 +11,18 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
+import numpy as np
 
 from synprep import storage
 from synprep.errors import LockedError, OutputError
 from synprep.pairing import Pair
 from synprep.params import Preprocess
+from synprep.table import SECTION_COLUMNS
 
 HIDDEN = ".synprep"
 _RECORD, _LOCK, _OWNER = "record.jsonl", "lock", "owner.json"
@@ -43,7 +45,7 @@ class Entry:
         Size and modification time (ns) of the tensor.
     row : dict
         Row of `meta.csv`.
-    sections : dict of str to list
+    sections : dict of str to (z,) ndarray
         Columns of `sections.csv`.
     warnings : list of str
         What a person should look at.
@@ -53,7 +55,7 @@ class Entry:
     inputs: list[list[int]]
     output: list[int]
     row: dict[str, str | float | int]
-    sections: dict[str, list]
+    sections: dict[str, np.ndarray]
     warnings: list[str]
 
     @property
@@ -178,8 +180,10 @@ def read(folder: str | os.PathLike) -> dict[str, Entry]:
     entries = {}
     for line in lines:
         try:
-            entry = Entry(**json.loads(line))
-        except (ValueError, TypeError):
+            values = json.loads(line)
+            values["sections"] = {key: _array(key, column) for key, column in values["sections"].items()}
+            entry = Entry(**values)
+        except (ValueError, TypeError, KeyError):
             continue
         entries[entry.synapse_id] = entry
     return entries
@@ -223,8 +227,12 @@ def tidy(folder: str | os.PathLike) -> None:
             file.write(tidied)
 
 
+def _array(name: str, column: list) -> np.ndarray:
+    return np.array(column, dtype=SECTION_COLUMNS[name])
+
+
 def _line(entry: Entry) -> bytes:
-    return json.dumps(storage.plain(asdict(entry)), separators=(",", ":")).encode() + b"\n"
+    return json.dumps(storage.plain(vars(entry)), separators=(",", ":")).encode() + b"\n"
 
 
 @contextmanager

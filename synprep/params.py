@@ -25,7 +25,7 @@ _INPUT_FOLDERS = {"raw_em_data_path", "raw_mask_data_path"}
 _INPUT_FILES = {"synapse_ids_path", "meta_list"}
 _PATHS = _INPUT_FOLDERS | _INPUT_FILES | {"proc_data_path", "report_path", "merged_meta_path"}
 _PATTERN_RULE = "must be a file name with one {synapse_id}, and with no * that touches it"
-_MAY_BE_EMPTY = {"raw_mask_data_path", "synapse_ids_path", "example_synapse_id"}
+_MAY_BE_EMPTY = {"raw_mask_data_path", "synapse_ids_path", "example_synapse_id", "scheduler"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,11 @@ class Chunks:
         z spacing / xy spacing.
     n_sections : int
         Number of central sections to keep; 0: from the spacing.
+    n_workers : int
+        Number of threads; 0: one per core.
+    scheduler : str
+        Address of a Dask scheduler (``tcp://...``), or path of a scheduler file, to work on a cluster instead
+        of in threads; empty: threads.
 
     Raises
     ------
@@ -63,6 +68,8 @@ class Chunks:
     cutout_pixel_value: int = 0
     axial_to_sagittal_spacing: float = 5.0
     n_sections: int = 0
+    n_workers: int = 0
+    scheduler: str = ""
 
     def __post_init__(self):
         _settle(self)
@@ -206,6 +213,7 @@ _RULES = {
     "cutout_pixel_value": (lambda v: 0 <= v <= 255, "must be from 0 to 255"),
     "axial_to_sagittal_spacing": (lambda v: v > 0, "must be greater than 0"),
     "n_sections": (lambda v: v >= 0, "must be 0 (from the spacing) or more"),
+    "n_workers": (lambda v: v >= 0, "must be 0 (one per core) or more"),
     "n_rand_samples": (lambda v: v >= 1, "must be at least 1"),
     "intensity_slope": (lambda v: v > 0, "must be greater than 0"),
     "n_bins": (lambda v: 1 <= v <= 100_000, "must be from 1 to 100000"),

@@ -92,7 +92,7 @@ def make(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
     todo, problems, n_bytes = [], _claims(found), 0
     rest = [pair for pair in pairs if pair.synapse_id not in done]
     checked = execution.attempt_all(_check, rest, "Checking headers", show_progress, _N_THREADS)
-    for pair, header in checked:
+    for pair, header in sorted(checked, key=lambda outcome: outcome[0].synapse_id):
         if isinstance(header, ChunkError):
             problems.append(problem_row(pair, "error", "preflight", header.problem))
         else:

@@ -106,7 +106,12 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
         old = _prepare(plan, p)
         entries, problems = dict(plan.done), list(plan.problems)
         work = execution.attempt_all(
-            partial(_process_and_save, p=p), plan.todo, "Preprocessing", show_progress
+            partial(_process_and_save, p=p),
+            plan.todo,
+            "Preprocessing",
+            show_progress,
+            p.n_workers,
+            p.scheduler,
         )
         for pair, outcome in work:
             if isinstance(outcome, ChunkError):
@@ -143,10 +148,8 @@ def _process_and_save(pair: Pair, p: Preprocess) -> Entry:
     processed = chunk.process(pair, p)
     path = Path(p.proc_data_path, processed.row["filename"])
     storage.save_array(path, processed.tensor_cxyz)
-    sections = storage.plain(processed.sections)
-    return Entry(
-        ledger.key_of(p), inputs, ledger.file_state(path), processed.row, sections, processed.warnings
-    )
+    output = ledger.file_state(path)
+    return Entry(ledger.key_of(p), inputs, output, processed.row, processed.sections, processed.warnings)
 
 
 def _finish(

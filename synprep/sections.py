@@ -1,39 +1,12 @@
 """The intensity histogram of each section, and all that follows from it.
 
-A histogram has one row per section and one column per intensity, 0 to 255: shape (n_sections, 256), int64.
-Cutout pixels are those that have the cutout pixel value; imaged pixels are all others.
+A histogram has one row per section and one column per intensity, 0 to 255: shape (n_sections, 256), int64;
+`synprep.kernels.count` makes it. Cutout pixels have the cutout pixel value; imaged pixels are all others.
 """
 
 import numpy as np
 
 INTENSITIES = np.arange(256, dtype=np.int64)
-
-
-def intensity_histogram(em_xyz: np.ndarray) -> np.ndarray:
-    """Count the pixels of each intensity in each section.
-
-    Parameters
-    ----------
-    em_xyz : (x, y, z) uint8 ndarray
-        EM intensity, in any memory order.
-
-    Returns
-    -------
-    (z, 256) int64 ndarray
-        Pixel counts.
-
-    Examples
-    --------
-    >>> intensity_histogram(np.array([[[0, 7]], [[0, 9]]], dtype=np.uint8))[:, [0, 7, 9]]
-    array([[2, 0, 0],
-           [0, 1, 1]])
-    """
-    n_sections = em_xyz.shape[2]
-    first_bin_z = np.arange(n_sections, dtype=np.int64) * 256
-    counts = np.zeros(n_sections * 256, dtype=np.int64)
-    for rows_xyz in np.array_split(em_xyz, max(1, em_xyz.shape[0] // 4)):
-        counts += np.bincount((rows_xyz + first_bin_z).ravel(), minlength=counts.size)
-    return counts.reshape(n_sections, 256)
 
 
 def cutout_fraction(histogram: np.ndarray, cutout_pixel_value: int = 0) -> np.ndarray:
@@ -42,7 +15,7 @@ def cutout_fraction(histogram: np.ndarray, cutout_pixel_value: int = 0) -> np.nd
     Parameters
     ----------
     histogram : (z, 256) int64 ndarray
-        See `intensity_histogram`.
+        See `synprep.kernels.count`.
     cutout_pixel_value : int
         Intensity of pixels where nothing was imaged or aligned.
 

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -138,7 +139,7 @@ def read_header(path: str | os.PathLike) -> Header:
 @contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             yield file
     except FileNotFoundError as error:
         raise ChunkError("file is missing", "it was there or is a link that leads nowhere", path) from error
@@ -164,8 +165,13 @@ def _parse_header(file: IO[bytes], path: str | os.PathLike) -> Header:
     return header
 
 
-def read_array(path: str | os.PathLike, header: Header) -> np.ndarray:
-    """Read the values of an npy file.
+def read_sections(
+    path: str | os.PathLike, header: Header, start: int = 0, stop: int | None = None
+) -> np.ndarray:
+    """Read sections of an npy file whose last axis is z.
+
+    Of a Fortran-ordered file only the bytes of these sections are read. A C-ordered file is read as a whole,
+    into memory that each thread uses again: the array holds until the thread reads its next file.
 
     Parameters
     ----------
@@ -173,25 +179,64 @@ def read_array(path: str | os.PathLike, header: Header) -> np.ndarray:
         File in npy format.
     header : Header
         Of this file, see `read_header`.
+    start, stop : int
+        Sections ``start <= z < stop``; by default all.
 
     Returns
     -------
-    ndarray
-        Shape, type and memory order are those of the header.
+    (..., z) ndarray
+        Type and memory order are those of the header.
 
     Raises
     ------
     ChunkError
         If the file cannot be read, or has changed since its header was read.
     """
-    n_values = math.prod(header.shape)
+    *plane, n_z = header.shape
+    stop = n_z if stop is None else stop
+    first, last = (start, stop) if header.is_fortran else (0, n_z)
+    section_bytes = math.prod(plane) * header.dtype.itemsize
     with _opened(path) as file:
         if _parse_header(file, path) != header:
             raise ChunkError("file changed while it was used", path=path)
-        values = np.fromfile(file, dtype=header.dtype, count=n_values)
-    if values.size != n_values:
-        raise ChunkError("file was cut short while it was read", path=path)
-    return values.reshape(header.shape, order="F" if header.is_fortran else "C")
+        file.seek(header.offset + first * section_bytes)
+        values = thread_memory((last - first) * section_bytes, "input")
+        if _fill(file, values) != values.nbytes:
+            raise ChunkError("file was cut short while it was read", path=path)
+    order = "F" if header.is_fortran else "C"
+    sections = values.view(header.dtype).reshape((*plane, last - first), order=order)
+    return sections[..., start - first : stop - first]
+
+
+_thread = threading.local()
+
+
+def thread_memory(n_bytes: int, use: str) -> np.ndarray:
+    """Memory of this thread, the same at each call: fresh pages would cost as much as reading into them.
+
+    Parameters
+    ----------
+    n_bytes : int
+        How much.
+    use : str
+        Memory for one use is not that for another.
+
+    Returns
+    -------
+    (n_bytes,) uint8 ndarray
+        With anything in it; it holds until the thread calls again for the same use.
+    """
+    if getattr(_thread, use, np.empty(0)).nbytes < n_bytes:
+        setattr(_thread, use, np.empty(n_bytes, np.uint8))
+    return getattr(_thread, use)[:n_bytes]
+
+
+def _fill(file: IO[bytes], values: np.ndarray) -> int:
+    """Read until the array is full or the file ends; return the number of bytes."""
+    view, n_read = memoryview(values), 0
+    while n_read < len(view) and (n_more := file.readinto(view[n_read:])):
+        n_read += n_more
+    return n_read
 
 
 def save_array(path: str | os.PathLike, array: np.ndarray) -> None:

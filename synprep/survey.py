@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,32 +67,47 @@ def run(pairs: Sequence[Pair], p: Survey, example: Pair | None = None) -> Survey
     FailedChunksError
         If no chunk could be read.
     """
-    tables, failures, kept_example = [], {}, None
-    counts, kept_counts = np.zeros(256, np.int64), np.zeros(256, np.int64)
-    for pair, result in execution.attempt_all(
-        lambda pair: chunk.load_histogram(pair.em_path), pairs, "Surveying"
-    ):
-        if isinstance(result, ChunkError):
-            failures[pair.synapse_id] = result.problem
-            continue
-        described = chunk.describe_sections(result, p) | {"is_kept": chunk.is_kept(len(result), p)}
-        rows = pd.DataFrame({"synapse_id": pair.synapse_id, **described})
-        tables.append(rows)
-        counts += result[~rows["is_blanked"]].sum(axis=0)
-        kept_counts += _kept_counts(result, rows)
-        kept_example = result if pair == example else kept_example
-    if not tables:
+    survey_one = partial(_survey_chunk, p=p, example=example)
+    outcomes = execution.attempt_all(survey_one, pairs, "Surveying", True, p.n_workers, p.scheduler)
+    by_id = {pair.synapse_id: outcome for pair, outcome in outcomes}
+    by_id = {pair.synapse_id: by_id[pair.synapse_id] for pair in pairs}  # in the order of the sample
+    failures = {key: outcome.problem for key, outcome in by_id.items() if isinstance(outcome, ChunkError)}
+    read = {key: outcome for key, outcome in by_id.items() if key not in failures}
+    if not read:
         raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
+    kept_example = read[example.synapse_id].histogram if example and example.synapse_id in read else None
     if example and kept_example is None:
         kept_example = chunk.load_histogram(example.em_path)
-    ids = tuple(rows["synapse_id"].iloc[0] for rows in tables)
-    return Surveyed(ids, pd.concat(tables, ignore_index=True), counts, kept_counts, kept_example, failures)
+    return Surveyed(
+        tuple(read),
+        pd.concat(
+            [pd.DataFrame({"synapse_id": key} | one.sections) for key, one in read.items()], ignore_index=True
+        ),
+        sum(one.counts for one in read.values()),
+        sum(one.kept_counts for one in read.values()),
+        kept_example,
+        failures,
+    )
 
 
-def _kept_counts(histogram: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-    kept = histogram[rows["is_kept"] & ~rows["is_blanked"]].sum(axis=0)
-    kept[0] += histogram[rows["is_kept"] & rows["is_blanked"]].sum()
-    return kept
+@dataclass(frozen=True)
+class _One:
+    """What is kept of one chunk: columns of its sections, counts as in `Surveyed`, an example's histogram."""
+
+    sections: dict[str, np.ndarray]
+    counts: np.ndarray
+    kept_counts: np.ndarray
+    histogram: np.ndarray | None
+
+
+def _survey_chunk(pair: Pair, p: Survey, example: Pair | None) -> _One:
+    histogram = chunk.load_histogram(pair.em_path)
+    described = chunk.describe_sections(histogram, p) | {"is_kept": chunk.is_kept(len(histogram), p)}
+    is_kept, is_blanked = described["is_kept"], described["is_blanked"]
+    kept_counts = histogram[is_kept & ~is_blanked].sum(axis=0)
+    kept_counts[0] += histogram[is_kept & is_blanked].sum()
+    counts = histogram[~is_blanked].sum(axis=0)
+    return _One(described, counts, kept_counts, histogram if pair == example else None)
 
 
 def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Synapse ids are text, always: "007" is not 7, and "NA" is an id.
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from synprep import labels
@@ -112,11 +113,12 @@ def sections_table(columns: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFram
     ids = sorted(columns)
     n_sections = [len(columns[synapse_id]["is_blanked"]) for synapse_id in ids]
     values = {
-        "synapse_id": [synapse_id for synapse_id, n in zip(ids, n_sections, strict=True) for _ in range(n)],
-        "z": [z for n in n_sections for z in range(n)],
+        "synapse_id": np.repeat(np.array(ids, dtype=object), n_sections),
+        "z": np.concatenate([np.zeros(0, int), *map(np.arange, n_sections)]),
     }
-    for name in list(SECTION_COLUMNS)[2:]:
-        values[name] = [value for synapse_id in ids for value in columns[synapse_id][name]]
+    for name, dtype in list(SECTION_COLUMNS.items())[2:]:
+        parts = [columns[synapse_id][name] for synapse_id in ids]
+        values[name] = np.concatenate([np.zeros(0, dtype), *parts])
     return pd.DataFrame(values).astype(SECTION_COLUMNS)
 
 

@@ -58,7 +58,7 @@ def _check_row(
     if (header.shape, header.dtype, header.is_fortran) != (shape, np.dtype(np.uint8), False):
         found = f"{header.shape} {header.dtype}"
         return ChunkError("not an array of the shape and type of its name", found, path)
-    tensor_cxyz = storage.read_array(path, header)
+    tensor_cxyz = storage.read_sections(path, header)
     volumes = volume.label_volumes(volume.label_counts(tensor_cxyz[labels.MASK_CHANNEL]), spacing)
     for label, column in _VOLUME_COLUMNS.items():
         if volumes[label] != row[column]:

@@ -40,26 +40,6 @@ def crop_bounds(depth: int, axial_to_sagittal_spacing: float, n_sections: int = 
     return start, start + n_kept
 
 
-def blank(em_xyz: np.ndarray, is_blanked_z: np.ndarray) -> np.ndarray:
-    """Set whole sections to zero.
-
-    Parameters
-    ----------
-    em_xyz : (x, y, z) uint8 ndarray
-        EM intensity; left as it is.
-    is_blanked_z : (z,) bool ndarray
-        True where a section is to be zero.
-
-    Returns
-    -------
-    (x, y, z) uint8 ndarray
-        A copy in C order.
-    """
-    blanked_xyz = np.array(em_xyz, order="C")
-    blanked_xyz[:, :, is_blanked_z] = 0
-    return blanked_xyz
-
-
 def standard_labels(seg_mask_map: Mapping[str, int]) -> np.ndarray:
     """Table that gives presynaptic, cleft and postsynaptic voxels the values 1, 2 and 3.
 
@@ -85,22 +65,6 @@ def standard_labels(seg_mask_map: Mapping[str, int]) -> np.ndarray:
     for key, label in labels.MASK_KEYS.items():
         new_value[seg_mask_map[key]] = label
     return new_value
-
-
-def intensity_and_mask(em_xyz: np.ndarray, mask_xyz: np.ndarray) -> np.ndarray:
-    """Tensor of two channels: EM intensity and mask.
-
-    Parameters
-    ----------
-    em_xyz, mask_xyz : (x, y, z) uint8 ndarray
-        EM and mask of the kept sections.
-
-    Returns
-    -------
-    (2, x, y, z) uint8 ndarray
-        C order.
-    """
-    return np.stack([em_xyz, mask_xyz])
 
 
 def cut_channels(

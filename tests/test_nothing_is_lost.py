@@ -197,14 +197,14 @@ def test_hostile_inputs(tmp_path, paths):
 def test_a_file_that_is_cut_while_it_is_read(tmp_path, paths, write_pair, monkeypatch):
     for synapse_id in ("1", "22", "333"):
         write_pair(synapse_id)
-    read_array = storage.read_array
+    read_sections = storage.read_sections
 
-    def cut_and_read(path, header):
+    def cut_and_read(path, *arguments):
         if Path(path).name == "22.npy":
             os.truncate(path, 300)
-        return read_array(path, header)
+        return read_sections(path, *arguments)
 
-    monkeypatch.setattr(storage, "read_array", cut_and_read)
+    monkeypatch.setattr(storage, "read_sections", cut_and_read)
     result = run(Preprocess(**paths))
     assert result.meta["synapse_id"].tolist() == ["1", "333"]
     assert planning.kind_of(result.failures["22"]) == "file is cut short"
@@ -363,7 +363,7 @@ def test_a_full_disk(write_pair, paths, tmp_path):
     write_pair("1")
     write_pair("2", np.full((40, 40, 20), 9, np.uint8))
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-    command = [sys.executable, "-c", limit + RUN, json.dumps(paths)]
+    command = [sys.executable, "-c", limit + RUN, json.dumps({**paths, "n_workers": 1})]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]

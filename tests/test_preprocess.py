@@ -242,9 +242,7 @@ class TestResume:
         assert self.done(Preprocess(**paths, **changed)) == 3
 
     def test_changed_parameters_that_do_not_matter(self, p, paths):
-        assert (
-            self.done(Preprocess(**paths, voxel_size_xy_nm=4, output_channel_desc=[[1]], max_failures=9)) == 0
-        )
+        assert self.done(Preprocess(**paths, voxel_size_xy_nm=4, output_channel_desc=[[1]], n_workers=1)) == 0
 
     def test_without_resume_all_is_done_again(self, p, paths):
         assert self.done(Preprocess(**paths, resume=False)) == 3

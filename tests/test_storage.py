@@ -1,5 +1,6 @@
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,9 @@ def test_array_comes_back(tmp_path, order, dtype):
     np.save(tmp_path / "a.npy", array)
     header = storage.read_header(tmp_path / "a.npy")
     assert (header.shape, header.is_fortran, header.dtype) == ((2, 3, 4), order == "F", np.dtype(dtype))
-    assert np.array_equal(storage.read_array(tmp_path / "a.npy", header), array)
+    assert np.array_equal(storage.read_sections(tmp_path / "a.npy", header), array)
+    part = storage.read_sections(tmp_path / "a.npy", header, 1, 3)
+    assert np.array_equal(part, array[:, :, 1:3])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.int64, ">u2"])
@@ -88,15 +91,35 @@ def test_a_file_cut_after_its_header_was_read(tmp_path):
     header = storage.read_header(tmp_path / "x.npy")
     os.truncate(tmp_path / "x.npy", header.offset + 5)
     with pytest.raises(ChunkError, match=r"x\.npy: file is cut short"):
-        storage.read_array(tmp_path / "x.npy", header)
+        storage.read_sections(tmp_path / "x.npy", header)
 
 
 def test_a_file_cut_in_the_middle_of_reading(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), np.uint8))
     header = storage.read_header(tmp_path / "x.npy")
-    monkeypatch.setattr(storage.np, "fromfile", lambda file, dtype, count: np.zeros(count - 1, dtype))
+    monkeypatch.setattr(storage, "_fill", lambda file, values: values.nbytes - 1)
     with pytest.raises(ChunkError, match=r"x\.npy: file was cut short while it was read"):
-        storage.read_array(tmp_path / "x.npy", header)
+        storage.read_sections(tmp_path / "x.npy", header)
+
+
+@pytest.mark.parametrize(("order", "n_bytes"), [("C", 8000), ("F", 1200)])
+def test_only_the_kept_sections_of_a_fortran_ordered_file_are_read(tmp_path, monkeypatch, order, n_bytes):
+    array = np.asarray(np.arange(8000).reshape(20, 20, 20) % 251, dtype=np.uint8, order=order)
+    np.save(tmp_path / "x.npy", array)
+    header, fill, read = storage.read_header(tmp_path / "x.npy"), storage._fill, []
+    monkeypatch.setattr(storage, "_fill", lambda file, values: read.append(fill(file, values)) or read[-1])
+    assert np.array_equal(storage.read_sections(tmp_path / "x.npy", header, 8, 11), array[:, :, 8:11])
+    assert read == [n_bytes]
+
+
+def test_each_thread_reads_into_its_own_memory_again_and_again(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 4), np.uint8))
+    header = storage.read_header(tmp_path / "x.npy")
+    mine = [storage.read_sections(tmp_path / "x.npy", header) for _ in range(2)]
+    assert np.shares_memory(*mine)
+    with ThreadPoolExecutor(1) as executor:
+        other = executor.submit(storage.read_sections, tmp_path / "x.npy", header).result()
+    assert not np.shares_memory(mine[0], other)
 
 
 def test_a_file_replaced_after_its_header_was_read(tmp_path):
@@ -104,7 +127,7 @@ def test_a_file_replaced_after_its_header_was_read(tmp_path):
     header = storage.read_header(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", np.zeros((4, 3, 2), np.uint8))
     with pytest.raises(ChunkError, match=r"x\.npy: file changed while it was used"):
-        storage.read_array(tmp_path / "x.npy", header)
+        storage.read_sections(tmp_path / "x.npy", header)
 
 
 def test_a_file_that_cannot_be_written_is_one_error(tmp_path):

@@ -28,15 +28,6 @@ def test_crop_keeps_the_central_sections(depth, spacing, n_sections, expected):
     assert volume.crop_bounds(depth, spacing, n_sections) == expected
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_blank_zeroes_whole_sections_of_a_copy(order):
-    em_xyz = np.array([[[1, 2, 3]], [[4, 5, 6]]], dtype=np.uint8, order=order)
-    blanked = volume.blank(em_xyz, np.array([False, True, False]))
-    assert blanked.tolist() == [[[1, 0, 3]], [[4, 0, 6]]]
-    assert em_xyz.tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
-    assert blanked.flags.c_contiguous
-
-
 def test_identity_map_leaves_all_values():
     mask = np.arange(256, dtype=np.uint8).reshape(4, 4, 16)
     assert np.array_equal(volume.standard_labels(IDENTITY)[mask], mask)
@@ -52,13 +43,6 @@ def test_map_may_swap_labels():
     mask = np.array([[[0, 1, 2, 3]]], dtype=np.uint8, order="F")
     seg_mask_map = dict(zip(IDENTITY, (3, 2, 1), strict=True))
     assert volume.standard_labels(seg_mask_map)[mask].tolist() == [[[0, 3, 2, 1]]]
-
-
-def test_intensity_and_mask_are_the_channels():
-    em, mask = np.array([[[7, 8]]], dtype=np.uint8), np.array([[[1, 0]]], dtype=np.uint8)
-    tensor = volume.intensity_and_mask(em, mask)
-    assert tensor.tolist() == [[[[7, 8]]], [[[1, 0]]]]
-    assert tensor.dtype == np.uint8
 
 
 def test_cut_channels_keep_em_inside_their_labels():

@@ -1,0 +1,111 @@
+"""Compiled loops over all pixels of a chunk; they run outside Python's lock, so that threads work together.
+
+Sources may be in C order (z varies fastest) or in Fortran order (x varies fastest), and slices along z.
+"""
+
+import numba
+import numpy as np
+
+_TILE = 128  # rows that are gathered before they are written, so that they stay in the cache
+_LANES = 4  # counters side by side, so that equal neighbours do not wait for each other
+
+
+def count(source_xyz: np.ndarray) -> np.ndarray:
+    """Count the values of each section.
+
+    Parameters
+    ----------
+    source_xyz : (x, y, z) uint8 ndarray
+        EM or mask.
+
+    Returns
+    -------
+    (z, 256) int64 ndarray
+        Number of pixels by section and value.
+    """
+    n_sections = source_xyz.shape[2]
+    if _is_fortran(source_xyz):
+        counts = np.zeros((n_sections, _LANES, 256), dtype=np.uint32)
+        _count_f(source_xyz.T, counts)
+        return counts.sum(axis=1, dtype=np.int64)
+    counts = np.zeros((256, n_sections), dtype=np.uint32)
+    _count_c(source_xyz, counts)
+    return counts.T.astype(np.int64, order="C")
+
+
+def copy_and_count(source_xyz: np.ndarray, table: np.ndarray, out_xyz: np.ndarray) -> np.ndarray:
+    """Copy sections, give each value another one on the way, and count the values of each section.
+
+    Parameters
+    ----------
+    source_xyz : (x, y, z) uint8 ndarray
+        What to copy.
+    table : (256,) uint8 ndarray
+        Value in the copy by value in the source.
+    out_xyz : (x, y, z) uint8 ndarray
+        Where to copy to; C order.
+
+    Returns
+    -------
+    (z, 256) int64 ndarray
+        Number of pixels by section and value in the source.
+    """
+    if _is_fortran(source_xyz):
+        _copy_f(source_xyz.T, table, out_xyz)
+        return count(source_xyz)
+    counts = np.zeros((256, source_xyz.shape[2]), dtype=np.uint32)
+    _copy_and_count_c(source_xyz, table, out_xyz, counts)
+    return counts.T.astype(np.int64, order="C")
+
+
+def _is_fortran(array_xyz: np.ndarray) -> bool:
+    return abs(array_xyz.strides[0]) < abs(array_xyz.strides[2])
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_c(source_xyz, counts):
+    for x in range(source_xyz.shape[0]):
+        for y in range(source_xyz.shape[1]):
+            for z in range(source_xyz.shape[2]):
+                counts[source_xyz[x, y, z], z] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_and_count_c(source_xyz, table, out_xyz, counts):
+    for x in range(source_xyz.shape[0]):
+        for y in range(source_xyz.shape[1]):
+            for z in range(source_xyz.shape[2]):
+                value = source_xyz[x, y, z]
+                counts[value, z] += 1
+                out_xyz[x, y, z] = table[value]
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_f(source_zyx, counts):
+    n_z, n_y, n_x = source_zyx.shape
+    for z in range(n_z):
+        lanes = counts[z]
+        for y in range(n_y):
+            row = source_zyx[z, y]
+            for x in range(0, n_x - 3, 4):
+                lanes[0, row[x]] += 1
+                lanes[1, row[x + 1]] += 1
+                lanes[2, row[x + 2]] += 1
+                lanes[3, row[x + 3]] += 1
+            for x in range(n_x - n_x % 4, n_x):
+                lanes[0, row[x]] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_f(source_zyx, table, out_xyz):
+    n_z, n_y, n_x = source_zyx.shape
+    tile = np.empty((_TILE, n_z), np.uint8)
+    for y in range(n_y):
+        for start in range(0, n_x, _TILE):
+            n_rows = min(_TILE, n_x - start)
+            for z in range(n_z):
+                for x in range(n_rows):
+                    tile[x, z] = table[source_zyx[z, y, start + x]]
+            for x in range(n_rows):
+                for z in range(n_z):
+                    out_xyz[start + x, y, z] = tile[x, z]

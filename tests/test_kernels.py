@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from synprep import kernels
+
+SHAPES = [(1, 1, 1), (3, 5, 7), (16, 9, 4), (5, 300, 2), (131, 2, 3), (258, 3, 2)]
+
+
+def random_array(shape, order):
+    return np.asarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), order=order)
+
+
+def plain_counts(array):
+    return [[int((array[:, :, z] == value).sum()) for value in range(256)] for z in range(array.shape[2])]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_count(order, shape):
+    array = random_array(shape, order)
+    counts = kernels.count(array)
+    assert counts.dtype == np.int64
+    assert counts.flags.c_contiguous
+    assert counts.tolist() == plain_counts(array)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_copy_and_count(order, shape):
+    array = random_array(shape, order)
+    table = np.random.default_rng(1).integers(0, 256, 256, dtype=np.uint8)
+    out = np.empty(shape, np.uint8)
+    assert kernels.copy_and_count(array, table, out).tolist() == plain_counts(array)
+    assert np.array_equal(out, table[array])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_slices_along_z(order):
+    part = random_array((9, 8, 20), order)[:, :, 7:12]
+    out = np.empty(part.shape, np.uint8)
+    counts = kernels.copy_and_count(part, np.arange(256, dtype=np.uint8), out)
+    assert np.array_equal(out, part)
+    assert counts.tolist() == kernels.count(part).tolist() == plain_counts(part)
