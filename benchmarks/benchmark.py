@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,18 @@ from synprep.synthetic import make_chunk
 SIDE, KEPT = 256, slice(102, 154)
 
 
+@lru_cache
+def standard_chunk(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make a chunk of the standard size, with a black section."""
+    return make_chunk(number, (SIDE, SIDE, SIDE), black_sections=(110 + number,))
+
+
 def make_data(folder: Path, n_chunks: int, order: str) -> dict[str, str]:
     """Write four chunks, and links to them for all others; return the folder parameters."""
     for kind in ("em", "mask"):
         (folder / kind).mkdir(parents=True)
     for number in range(4):
-        em_xyz, mask_xyz = make_chunk(number, (SIDE, SIDE, SIDE), black_sections=(110 + number,))
+        em_xyz, mask_xyz = standard_chunk(number)
         np.save(folder / f"em{number}.npy", np.asarray(em_xyz, order=order))
         np.save(folder / f"mask{number}.npy", np.asarray(mask_xyz, order=order))
     add_links(folder, 0, n_chunks)
@@ -131,6 +137,7 @@ def compare(contestants: dict, n_rounds: int, n_chunks: int, before=lambda: None
     for number in range(n_rounds + 1):
         for name, run in contestants.items():
             before()
+            os.sync()  # nobody pays for what another one has left unwritten
             gc.collect()
             start = time.perf_counter()
             run()
@@ -178,7 +185,11 @@ def compare_survey(folder: Path, n_chunks: int, n_rounds: int) -> dict:
 CHILD = """
 import json, resource, sys, time
 start = time.perf_counter()
+import numpy as np
 from synprep import chunk, kernels, pairing, params, planning, preprocess
+tiny = np.zeros((2, 2, 2), np.uint8)
+kernels.copy_and_sum(tiny, 0, tiny.copy())
+kernels.copy_and_count(tiny, np.arange(256, dtype=np.uint8), tiny.copy())
 p = params.Preprocess(**json.loads(sys.argv[1]))
 ready = time.perf_counter()
 result = preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)

@@ -68,16 +68,18 @@ def process(pair: Pair, p: Preprocess) -> Processed:
     ChunkError
         If one of the files cannot be used or the two do not fit together.
     """
-    header = check_pair(pair)
+    header, mask_header = check_pair(pair)
     bounds = _bounds(header.shape[2], p)
+    storage.expect_sections(pair.em_path, header, *bounds)
+    storage.expect_sections(pair.mask_path, mask_header, *bounds)
     shape_cxyz = (2, *header.shape[:2], bounds[1] - bounds[0])
     tensor_cxyz = storage.thread_memory(math.prod(shape_cxyz), "tensor").reshape(shape_cxyz)
     em_xyz, mask_xyz = tensor_cxyz
-    histogram = _copy_em(pair.em_path, header, bounds, em_xyz)
-    described = describe_sections(histogram, p)
+    em_kept_xyz = storage.read_sections(pair.em_path, header, *bounds)
+    described = describe_sections(_kernels().copy_and_sum(em_kept_xyz, p.cutout_pixel_value, em_xyz), p)
     em_xyz[:, :, described["is_blanked"]] = 0
     standard = volume.standard_labels(p.seg_mask_map)
-    raw_counts = _copy_mask(pair.mask_path, bounds, standard, mask_xyz)
+    raw_counts = _copy_mask(pair.mask_path, mask_header, bounds, standard, mask_xyz)
     counts = np.bincount(standard, weights=raw_counts, minlength=256).astype(np.int64)
     warnings = _label_warnings(pair, counts, raw_counts, p.seg_mask_map)
     warnings += ["every section is blanked"] if described["is_blanked"].all() else []
@@ -88,20 +90,16 @@ def process(pair: Pair, p: Preprocess) -> Processed:
     return Processed(tensor_cxyz, row, described, warnings)
 
 
-def _copy_em(path: Path, header: storage.Header, bounds: tuple[int, int], out_xyz: np.ndarray) -> np.ndarray:
-    """Copy the kept sections of an EM file; return their histogram."""
-    em_xyz = storage.read_sections(path, header, *bounds)
-    return _kernels().copy_and_count(em_xyz, np.arange(256, dtype=np.uint8), out_xyz)
-
-
-def _copy_mask(path: Path, bounds: tuple[int, int], table: np.ndarray, out_xyz: np.ndarray) -> np.ndarray:
+def _copy_mask(
+    path: Path, header: storage.Header, bounds: tuple[int, int], table: np.ndarray, out_xyz: np.ndarray
+) -> np.ndarray:
     """Copy the kept sections of a mask file with new label values; return the count of each old value."""
-    mask_xyz = storage.read_sections(path, storage.read_header(path), *bounds)
+    mask_xyz = storage.read_sections(path, header, *bounds)
     # A cast alone would wrap around.
     if mask_xyz.dtype not in (np.uint8, np.bool_) and (mask_xyz.min() < 0 or mask_xyz.max() > 255):
         found = f"they are {mask_xyz.min()} to {mask_xyz.max()}"
         raise ChunkError("mask values must be 0 to 255", found, path)
-    return _kernels().copy_and_count(mask_xyz.astype(np.uint8, copy=False), table, out_xyz).sum(axis=0)
+    return _kernels().copy_and_count(mask_xyz.astype(np.uint8, copy=False), table, out_xyz)
 
 
 def _kernels() -> ModuleType:
@@ -131,7 +129,7 @@ def _found(values: np.ndarray) -> str:
     return f"labels found: {listed(values.tolist(), 10) or 'none'}"
 
 
-def check_pair(pair: Pair) -> storage.Header:
+def check_pair(pair: Pair) -> tuple[storage.Header, storage.Header]:
     """Check the headers of a raw pair; no values are read.
 
     Parameters
@@ -141,8 +139,8 @@ def check_pair(pair: Pair) -> storage.Header:
 
     Returns
     -------
-    Header
-        Of the EM file.
+    em_header, mask_header : Header
+        Of both files.
 
     Raises
     ------
@@ -156,7 +154,7 @@ def check_pair(pair: Pair) -> storage.Header:
     if mask_header.shape != em_header.shape:
         shapes = f"EM {em_header.shape}, mask {mask_header.shape}"
         raise ChunkError("EM and mask must have equal shapes", shapes, pair.mask_path)
-    return em_header
+    return em_header, mask_header
 
 
 def n_output_bytes(header: storage.Header, p: Preprocess) -> int:
@@ -221,13 +219,13 @@ def depth(em_path: Path) -> int:
     return _em_header(em_path).shape[2]
 
 
-def describe_sections(histogram: np.ndarray, p: Chunks) -> dict[str, np.ndarray]:
+def describe_sections(moments: np.ndarray, p: Chunks) -> dict[str, np.ndarray]:
     """Describe each section of a chunk.
 
     Parameters
     ----------
-    histogram : (z, 256) int64 ndarray
-        Pixel counts by intensity.
+    moments : (4, z) int64 ndarray
+        See `synprep.sections.moments`.
     p : Chunks
         Parameters of the cutout.
 
@@ -237,8 +235,9 @@ def describe_sections(histogram: np.ndarray, p: Chunks) -> dict[str, np.ndarray]
         cutout_fraction, mean and std of the imaged pixels (NaN where there is none), and is_blanked: the
         cutout fraction is strictly greater than the threshold.
     """
-    fraction_z = sections.cutout_fraction(histogram, p.cutout_pixel_value)
-    mean_z, std_z = sections.mean_and_std(sections.imaged(histogram, p.cutout_pixel_value))
+    n_pixels_z, n_cutout_z, *sums_z = moments
+    fraction_z = n_cutout_z / n_pixels_z
+    mean_z, std_z = sections.mean_and_std_of_sums(n_pixels_z - n_cutout_z, *sums_z)
     is_blanked_z = fraction_z > p.cutout_threshold
     return {"cutout_fraction": fraction_z, "mean": mean_z, "std": std_z, "is_blanked": is_blanked_z}
 

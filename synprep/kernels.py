@@ -33,13 +33,44 @@ def count(source_xyz: np.ndarray) -> np.ndarray:
     return counts.T.astype(np.int64, order="C")
 
 
-def copy_and_count(source_xyz: np.ndarray, table: np.ndarray, out_xyz: np.ndarray) -> np.ndarray:
-    """Copy sections, give each value another one on the way, and count the values of each section.
+def copy_and_sum(source_xyz: np.ndarray, left_out: int, out_xyz: np.ndarray) -> np.ndarray:
+    """Copy sections, and sum their values and the squares of their values on the way.
 
     Parameters
     ----------
     source_xyz : (x, y, z) uint8 ndarray
-        What to copy.
+        EM.
+    left_out : int
+        Pixels of this value are counted, but not summed.
+    out_xyz : (x, y, z) uint8 ndarray
+        Where to copy to; C order.
+
+    Returns
+    -------
+    (4, z) int64 ndarray
+        By section: number of pixels; of those that have the value `left_out`; sum of the values of all
+        others; sum of their squares.
+    """
+    n_x, n_y, n_sections = source_xyz.shape
+    moments = np.zeros((4, n_sections), dtype=np.int64)
+    moments[0] = n_x * n_y
+    if _is_fortran(source_xyz):
+        _copy_f(source_xyz.T, np.arange(256, dtype=np.uint8), out_xyz)
+        _sum_f(source_xyz.T, np.uint8(left_out), moments)
+    else:
+        _copy_and_sum_c(source_xyz, np.uint8(left_out), out_xyz, moments)
+    moments[2] -= moments[1] * left_out
+    moments[3] -= moments[1] * left_out**2
+    return moments
+
+
+def copy_and_count(source_xyz: np.ndarray, table: np.ndarray, out_xyz: np.ndarray) -> np.ndarray:
+    """Copy sections, give each value another one on the way, and count the values.
+
+    Parameters
+    ----------
+    source_xyz : (x, y, z) uint8 ndarray
+        Mask.
     table : (256,) uint8 ndarray
         Value in the copy by value in the source.
     out_xyz : (x, y, z) uint8 ndarray
@@ -47,15 +78,15 @@ def copy_and_count(source_xyz: np.ndarray, table: np.ndarray, out_xyz: np.ndarra
 
     Returns
     -------
-    (z, 256) int64 ndarray
-        Number of pixels by section and value in the source.
+    (256,) int64 ndarray
+        Number of pixels by value in the source.
     """
     if _is_fortran(source_xyz):
         _copy_f(source_xyz.T, table, out_xyz)
-        return count(source_xyz)
+        return count(source_xyz).sum(axis=0)
     counts = np.zeros((256, source_xyz.shape[2]), dtype=np.uint32)
     _copy_and_count_c(source_xyz, table, out_xyz, counts)
-    return counts.T.astype(np.int64, order="C")
+    return counts.sum(axis=1, dtype=np.int64)
 
 
 def _is_fortran(array_xyz: np.ndarray) -> bool:
@@ -78,6 +109,38 @@ def _copy_and_count_c(source_xyz, table, out_xyz, counts):
                 value = source_xyz[x, y, z]
                 counts[value, z] += 1
                 out_xyz[x, y, z] = table[value]
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_and_sum_c(source_xyz, left_out, out_xyz, moments):
+    n_x, n_y, n_z = source_xyz.shape
+    sums = np.empty((3, n_z), np.uint32)  # of one x, so that 32 bits hold them
+    for x in range(n_x):
+        sums[:] = 0
+        for y in range(n_y):
+            for z in range(n_z):
+                value = source_xyz[x, y, z]
+                out_xyz[x, y, z] = value
+                sums[0, z] += value == left_out
+                sums[1, z] += value
+                sums[2, z] += np.uint32(value) * np.uint32(value)
+        moments[1:] += sums
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_f(source_zyx, left_out, moments):
+    n_z, n_y, n_x = source_zyx.shape
+    for z in range(n_z):
+        for y in range(n_y):
+            n_left_out = total = square = np.uint32(0)
+            for x in range(n_x):
+                value = np.uint32(source_zyx[z, y, x])
+                n_left_out = np.uint32(n_left_out + np.uint32(value == left_out))
+                total = np.uint32(total + value)
+                square = np.uint32(square + value * value)
+            moments[1, z] += n_left_out
+            moments[2, z] += total
+            moments[3, z] += square
 
 
 @numba.njit(nogil=True, cache=True)

@@ -160,10 +160,10 @@ def _done(pairs: Iterable[Pair], p: Preprocess) -> dict[str, Entry]:
 
 
 def _check(pair: Pair) -> storage.Header:
-    """Check a pair's id and headers."""
+    """Check a pair's id and headers; return that of the EM."""
     if {"/", "\\"} & {*pair.synapse_id}:
         raise ChunkError("synapse id would leave the output folder", pair.synapse_id)
-    return chunk.check_pair(pair)
+    return chunk.check_pair(pair)[0]
 
 
 def _refuse_full_disk(n_bytes: int, p: Preprocess) -> None:

@@ -173,6 +173,7 @@ def _finish(
     fingerprint = ledger.fingerprint(plan.pairs, p)
     is_idle = counts["done"] == 0 and not is_changed
     if not is_idle:
+        storage.clean_up(folder)  # of workers that died
         ledger.tidy(folder)
         storage.save_json(folder / "run.json", _provenance(p, counts, fingerprint, started))
     head = f"{counted(len(entries), 'chunk')} finished: {counts['done']} now, {counts['skipped']} before"

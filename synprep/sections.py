@@ -9,8 +9,8 @@ import numpy as np
 INTENSITIES = np.arange(256, dtype=np.int64)
 
 
-def cutout_fraction(histogram: np.ndarray, cutout_pixel_value: int = 0) -> np.ndarray:
-    """Share of cutout pixels in each section.
+def moments(histogram: np.ndarray, cutout_pixel_value: int = 0) -> np.ndarray:
+    """Sums from which fraction, mean and standard deviation of each section follow.
 
     Parameters
     ----------
@@ -21,10 +21,14 @@ def cutout_fraction(histogram: np.ndarray, cutout_pixel_value: int = 0) -> np.nd
 
     Returns
     -------
-    (z,) float64 ndarray
-        From 0 to 1.
+    (4, z) int64 ndarray
+        By section: number of pixels, number of cutout pixels, sum of the intensities of imaged pixels, sum of
+        their squares; what `synprep.kernels.copy_and_sum` gives.
     """
-    return histogram[:, cutout_pixel_value] / histogram.sum(axis=1)
+    counts = imaged(histogram, cutout_pixel_value)
+    n_cutout = histogram[:, cutout_pixel_value]
+    sums = [(counts * INTENSITIES**power).sum(axis=1) for power in (1, 2)]
+    return np.stack([histogram.sum(axis=1), n_cutout, *sums])
 
 
 def imaged(histogram: np.ndarray, cutout_pixel_value: int = 0) -> np.ndarray:
@@ -64,11 +68,28 @@ def mean_and_std(
     mean, std : (...) float64 ndarray
         The standard deviation is that of the population. NaN where no pixel is counted.
     """
-    n_pixels = histogram.sum(axis=-1)
+    sums = [(histogram * intensities**power).sum(axis=-1) for power in (0, 1, 2)]
+    return mean_and_std_of_sums(*sums)
+
+
+def mean_and_std_of_sums(
+    n_pixels: np.ndarray, total: np.ndarray, total_square: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation from sums.
+
+    Parameters
+    ----------
+    n_pixels, total, total_square : (...) ndarray
+        Number of pixels, sum of their intensities, sum of the squares of their intensities.
+
+    Returns
+    -------
+    mean, std : (...) float64 ndarray
+        The standard deviation is that of the population. NaN where no pixel is counted.
+    """
     n_safe = np.where(n_pixels > 0, n_pixels, 1)
-    mean = (histogram * intensities).sum(axis=-1) / n_safe
-    mean_square = (histogram * intensities**2).sum(axis=-1) / n_safe
-    std = np.sqrt(np.maximum(mean_square - mean * mean, 0.0))
+    mean = total / n_safe
+    std = np.sqrt(np.maximum(total_square / n_safe - mean * mean, 0.0))
     return np.where(n_pixels > 0, mean, np.nan), np.where(n_pixels > 0, std, np.nan)
 
 

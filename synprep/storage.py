@@ -192,20 +192,43 @@ def read_sections(
     ChunkError
         If the file cannot be read, or has changed since its header was read.
     """
-    *plane, n_z = header.shape
-    stop = n_z if stop is None else stop
-    first, last = (start, stop) if header.is_fortran else (0, n_z)
-    section_bytes = math.prod(plane) * header.dtype.itemsize
+    stop = header.shape[-1] if stop is None else stop
+    first, n_bytes = _byte_range(header, start, stop)
     with _opened(path) as file:
         if _parse_header(file, path) != header:
             raise ChunkError("file changed while it was used", path=path)
-        file.seek(header.offset + first * section_bytes)
-        values = thread_memory((last - first) * section_bytes, "input")
-        if _fill(file, values) != values.nbytes:
+        file.seek(first)
+        values = thread_memory(n_bytes, "input")
+        if _fill(file, values) != n_bytes:
             raise ChunkError("file was cut short while it was read", path=path)
-    order = "F" if header.is_fortran else "C"
-    sections = values.view(header.dtype).reshape((*plane, last - first), order=order)
-    return sections[..., start - first : stop - first]
+    if header.is_fortran:
+        return values.view(header.dtype).reshape((*header.shape[:-1], stop - start), order="F")
+    return values.view(header.dtype).reshape(header.shape)[..., start:stop]
+
+
+def expect_sections(path: str | os.PathLike, header: Header, start: int, stop: int) -> None:
+    """Let the operating system fetch sections that are read next, where it can; nothing is waited for.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        File in npy format; if it cannot be opened, reading it will say so.
+    header : Header
+        Of this file.
+    start, stop : int
+        As for `read_sections`.
+    """
+    first, n_bytes = _byte_range(header, start, stop)
+    with suppress(OSError, AttributeError), open(path, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), first, n_bytes, os.POSIX_FADV_WILLNEED)
+
+
+def _byte_range(header: Header, start: int, stop: int) -> tuple[int, int]:
+    """Where the bytes begin that must be read for some sections, and how many they are."""
+    *plane, n_z = header.shape
+    first, last = (start, stop) if header.is_fortran else (0, n_z)
+    section_bytes = math.prod(plane) * header.dtype.itemsize
+    return header.offset + first * section_bytes, (last - first) * section_bytes
 
 
 _thread = threading.local()

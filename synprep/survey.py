@@ -102,7 +102,8 @@ class _One:
 
 def _survey_chunk(pair: Pair, p: Survey, example: Pair | None) -> _One:
     histogram = chunk.load_histogram(pair.em_path)
-    described = chunk.describe_sections(histogram, p) | {"is_kept": chunk.is_kept(len(histogram), p)}
+    described = chunk.describe_sections(sections.moments(histogram, p.cutout_pixel_value), p)
+    described["is_kept"] = chunk.is_kept(len(histogram), p)
     is_kept, is_blanked = described["is_kept"], described["is_blanked"]
     kept_counts = histogram[is_kept & ~is_blanked].sum(axis=0)
     kept_counts[0] += histogram[is_kept & is_blanked].sum()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synprep import kernels
+from synprep import kernels, sections
 
 SHAPES = [(1, 1, 1), (3, 5, 7), (16, 9, 4), (5, 300, 2), (131, 2, 3), (258, 3, 2)]
 
@@ -30,7 +30,7 @@ def test_copy_and_count(order, shape):
     array = random_array(shape, order)
     table = np.random.default_rng(1).integers(0, 256, 256, dtype=np.uint8)
     out = np.empty(shape, np.uint8)
-    assert kernels.copy_and_count(array, table, out).tolist() == plain_counts(array)
+    assert kernels.copy_and_count(array, table, out).tolist() == np.sum(plain_counts(array), axis=0).tolist()
     assert np.array_equal(out, table[array])
 
 
@@ -40,4 +40,24 @@ def test_slices_along_z(order):
     out = np.empty(part.shape, np.uint8)
     counts = kernels.copy_and_count(part, np.arange(256, dtype=np.uint8), out)
     assert np.array_equal(out, part)
-    assert counts.tolist() == kernels.count(part).tolist() == plain_counts(part)
+    assert kernels.count(part).tolist() == plain_counts(part)
+    assert counts.tolist() == np.sum(plain_counts(part), axis=0).tolist()
+
+
+@pytest.mark.parametrize("left_out", [0, 7, 255])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_copy_and_sum_agrees_with_the_histogram(order, shape, left_out):
+    array = random_array(shape, order)
+    array[0] = left_out
+    out = np.empty(shape, np.uint8)
+    expected = sections.moments(kernels.count(array), left_out)
+    assert kernels.copy_and_sum(array, left_out, out).tolist() == expected.tolist()
+    assert np.array_equal(out, array)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_sums_do_not_overflow(order):
+    array = np.full((3, 70_000, 2), 255, np.uint8, order=order)[:, :66_000]
+    out = np.empty(array.shape, np.uint8)
+    assert kernels.copy_and_sum(array, 0, out)[3].tolist() == [3 * 66_000 * 255**2] * 2

@@ -13,10 +13,10 @@ def histogram(*rows):
     return counts
 
 
-def test_cutout_fraction():
+def test_moments_leave_cutout_pixels_out_of_the_sums():
     counts = histogram({0: 1, 9: 3}, {9: 4}, {0: 4})
-    assert sections.cutout_fraction(counts).tolist() == [0.25, 0.0, 1.0]
-    assert sections.cutout_fraction(counts, 9).tolist() == [0.75, 1.0, 0.0]
+    assert sections.moments(counts).tolist() == [[4, 4, 4], [1, 0, 4], [27, 36, 0], [243, 324, 0]]
+    assert sections.moments(counts, 9).tolist() == [[4, 4, 4], [3, 4, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def test_imaged_leaves_the_input_alone():
