@@ -269,6 +269,8 @@ def _type_message(value: Any, kind: type) -> str:
     text = f"must be {_TYPE_NAMES[kind]}, not {value!r}"
     if isinstance(value, str) and kind in (int, float):
         return text + " (text; YAML reads 1e-2 as text: write 0.01, without quotes)"
+    if isinstance(value, str) and kind is bool:
+        return text + " (text; write true in YAML, True after papermill's -p)"
     return text + (" (put it in quotes)" if kind is str and value is not None else "")
 
 

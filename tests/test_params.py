@@ -37,7 +37,11 @@ def problems(record_type=params.Preprocess, **passed):
         ("max_chunks", -1, "must be 0 (all) or more"),
         ("max_chunks", True, "must be an integer, not True"),
         ("max_failures", -1, "must be 0 or more"),
-        ("resume", "yes", "must be true or false, not 'yes'"),
+        (
+            "resume",
+            "yes",
+            "must be true or false, not 'yes' (text; write true in YAML, True after papermill's -p)",
+        ),
         ("voxel_size_xy_nm", 0, "must be greater than 0"),
         ("proc_data_path", "", "must not be empty"),
         ("proc_data_path", 7, "must be text, not 7 (put it in quotes)"),
