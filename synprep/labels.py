@@ -1,4 +1,4 @@
-"""Label values of a mask, their names, and what the channels of a tensor mean."""
+"""Label values of a mask, their names, and which channel of a tensor is the mask."""
 
 BACKGROUND = 0
 PRESYNAPTIC = 1
@@ -19,5 +19,4 @@ MASK_KEYS = {
     "MASK_POST_SYNAPTIC_NEURON": POSTSYNAPTIC,
 }
 
-EM_CHANNEL = 0
 MASK_CHANNEL = -1

@@ -132,9 +132,10 @@ def _prepare(plan: Plan, p: Preprocess) -> Path | None:
     ledger.tidy(folder)
     if p.resume and not _listed_ids(folder) & {pair.synapse_id for pair in plan.todo}:
         return None
+    aside = storage.move_aside(folder / "meta.csv")
     for name in ("sections.csv", "run.json"):
-        (folder / name).unlink(missing_ok=True)
-    return storage.move_aside(folder / "meta.csv")
+        storage.remove(folder / name)
+    return aside
 
 
 def _listed_ids(folder: Path) -> set[str]:
@@ -200,7 +201,7 @@ def _save_tables(
     for name in reversed(changed):  # meta.csv last: when it is there, all else is
         storage.save_bytes(folder / name, contents[name])
     if old and old.read_bytes() == contents["meta.csv"]:
-        old.unlink()
+        storage.remove(old)
     elif old:
         return [f"meta.csv differs from the one that was there, which is kept as {old.name}"], True
     return [], bool(changed)

@@ -218,8 +218,10 @@ def expect_sections(path: str | os.PathLike, header: Header, start: int, stop: i
     start, stop : int
         As for `read_sections`.
     """
+    if not hasattr(os, "posix_fadvise"):  # Windows and macOS
+        return
     first, n_bytes = _byte_range(header, start, stop)
-    with suppress(OSError, AttributeError), open(path, "rb", buffering=0) as file:
+    with suppress(OSError), open(path, "rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), first, n_bytes, os.POSIX_FADV_WILLNEED)
 
 
@@ -412,14 +414,46 @@ def move_aside(path: str | os.PathLike) -> Path | None:
     -------
     Path or None
         The numbered name; None if there was no file.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be renamed, since another program holds it open or the folder cannot be written.
     """
     path = Path(path)
     if not path.exists():
         return None
     numbered = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
     aside = next(candidate for candidate in numbered if not candidate.exists())
-    os.replace(path, aside)
+    with _reporting(path):
+        os.replace(path, aside)
     return aside
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Remove a file, if it is there.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        File.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be removed, since another program holds it open or the folder cannot be written.
+    """
+    with _reporting(path):
+        Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _reporting(path: str | os.PathLike) -> Iterator[None]:
+    """Say which file cannot be renamed or removed."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be renamed or removed: {error.strerror or error}") from error
 
 
 def existing(folder: str | os.PathLike) -> Path:

@@ -1,4 +1,4 @@
-"""Pure functions on chunks: which sections to keep, blanking, label values, channels, volumes.
+"""Pure functions on chunks: which sections to keep, label values, channels, volumes.
 
 Arrays have the axes (x, y, z) or (c, x, y, z); z is the section axis. Bounds are half-open.
 """

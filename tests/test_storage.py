@@ -227,3 +227,27 @@ def test_ignores_case_agrees_with_the_file_system(tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a").touch()
     assert answer == (tmp_path / "A").exists()
+
+
+def test_a_file_that_cannot_be_renamed_or_removed_is_one_error(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "in use")
+
+    (tmp_path / "meta.csv").touch()
+    storage.remove(tmp_path / "nothing")
+    monkeypatch.setattr(storage.os, "replace", refuse)
+    monkeypatch.setattr(storage.Path, "unlink", refuse)
+    for act in (storage.move_aside, storage.remove):
+        with pytest.raises(OutputError, match=r"meta\.csv: cannot be renamed or removed: in use"):
+            act(tmp_path / "meta.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no hints about files")
+@pytest.mark.parametrize(("order", "first", "n_bytes"), [("C", 128, 8000), ("F", 128 + 8 * 400, 1200)])
+def test_what_is_read_next_is_announced(tmp_path, monkeypatch, order, first, n_bytes):
+    np.save(tmp_path / "x.npy", np.zeros((20, 20, 20), np.uint8, order=order))
+    hints = []
+    monkeypatch.setattr(storage.os, "posix_fadvise", lambda fd, *hint: hints.append(hint))
+    storage.expect_sections(tmp_path / "x.npy", storage.read_header(tmp_path / "x.npy"), 8, 11)
+    assert hints == [(first, n_bytes, os.POSIX_FADV_WILLNEED)]
+    storage.expect_sections(tmp_path / "gone.npy", storage.read_header(tmp_path / "x.npy"), 8, 11)
