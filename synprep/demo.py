@@ -62,12 +62,12 @@ _DEMO_CHUNKS = (
     DemoChunk("1000623", (256, 256, 256), (40, 41, 110, 111), ((125, 655), (140, 656), (200, 20000))),
 )
 _SMALL_CHUNKS = (
-    DemoChunk("0001007", (96, 96, 40), black_sections=(20,)),
-    DemoChunk("1000348", (96, 96, 40), cut_sections=((17, 92), (22, 93))),
-    DemoChunk("1000379", (96, 96, 40), black_sections=(2, 3)),
-    DemoChunk("1000412", (96, 96, 40), cut_sections=((19, 2500),)),
-    DemoChunk("1000550", (96, 96, 40)),
-    DemoChunk("1000623", (96, 96, 40), black_sections=(16, 21)),
+    DemoChunk("0001007", (96, 96, 64), black_sections=(32,)),
+    DemoChunk("1000348", (96, 96, 64), cut_sections=((29, 92), (34, 93))),
+    DemoChunk("1000379", (96, 96, 64), black_sections=(2, 3)),
+    DemoChunk("1000412", (96, 96, 64), cut_sections=((31, 2500),)),
+    DemoChunk("1000550", (96, 96, 64)),
+    DemoChunk("1000623", (96, 96, 64), black_sections=(28, 33)),
 )
 SETS = {
     "demo": DemoSet(_DEMO_CHUNKS),

@@ -84,7 +84,7 @@ class TestDataSets:
             (processed[0] / "meta.csv")
             .read_text()
             .splitlines()[1]
-            .startswith("0001007,0001007__2_96_96_9.npy,")
+            .startswith("0001007,0001007__2_96_96_13.npy,")
         )
 
     def test_merged_names_load_from_the_folder_of_the_merged_table(self, clone, processed):
@@ -99,7 +99,7 @@ class TestDataSets:
             "1000623",
         ]
         for name in merged["filename"]:
-            assert np.load(os.path.join(clone / "data/merged", name)).shape == (2, 96, 96, 9)
+            assert np.load(os.path.join(clone / "data/merged", name)).shape == (2, 96, 96, 13)
 
 
 @pytest.fixture
