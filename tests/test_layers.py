@@ -8,7 +8,7 @@ import pytest
 FLOORS = [
     {"errors", "kernels", "labels", "paths", "sections", "synthetic", "table", "volume"},
     {"execution", "pairing", "params", "storage"},
-    {"chunk", "demo", "ledger"},
+    {"chunk", "dataset", "demo", "ledger"},
     {"planning"},
     {"merge", "preprocess", "survey", "verify"},
     {"figures"},
