@@ -3,7 +3,7 @@ import pytest
 
 from synprep import kernels, sections
 
-SHAPES = [(1, 1, 1), (3, 5, 7), (16, 9, 4), (5, 300, 2), (131, 2, 3), (258, 3, 2)]
+SHAPES = [(1, 1, 1), (3, 5, 7), (16, 9, 4), (5, 300, 2), (131, 2, 3), (258, 3, 2), (144, 2, 19)]
 
 
 def random_array(shape, order):
@@ -32,6 +32,27 @@ def test_copy_and_count(order, shape):
     out = np.empty(shape, np.uint8)
     assert kernels.copy_and_count(array, table, out).tolist() == np.sum(plain_counts(array), axis=0).tolist()
     assert np.array_equal(out, table[array])
+
+
+@pytest.mark.parametrize("stranger", [None, 4, 255])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [*SHAPES, (8, 600, 1)])
+def test_labels_that_stay_as_they_are(order, shape, stranger):
+    array = random_array(shape, order) % 4
+    if stranger is not None:
+        array[-1, -1, -1] = stranger
+    array = np.asarray(array, order=order)
+    out = np.empty(shape, np.uint8)
+    counts = kernels.copy_and_count(array, np.arange(256, dtype=np.uint8), out)
+    assert counts.tolist() == np.bincount(array.ravel(), minlength=256).tolist()
+    assert np.array_equal(out, array)
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, 3])
+def test_counts_of_labels_do_not_overflow(value):
+    array = np.full((2, 70_000, 2), value, np.uint8)
+    counts = kernels.copy_and_count(array, np.arange(256, dtype=np.uint8), array.copy())
+    assert counts[value] == counts.sum() == 280_000
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
