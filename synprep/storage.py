@@ -4,6 +4,7 @@ Every file appears under its final name only when it is whole: it is written und
 same folder, flushed to the disk, and renamed.
 """
 
+import io
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -149,10 +151,22 @@ def _opened(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         raise ChunkError("file does not fit into memory", path=path) from error
 
 
-def _parse_header(file: IO[bytes], path: str | os.PathLike) -> Header:
+_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}  # by version of the format
+
+
+@lru_cache
+def _read_text(version: tuple[int, int], text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read what is usually the same in all files of a data set, and therefore read once."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    return read[version](io.BytesIO(text))
+
+
+def _parse_header(file: IO[bytes], path: str | os.PathLike) -> Header:
     try:
-        header = Header(*read[np.lib.format.read_magic(file)](file), file.tell())
+        version = np.lib.format.read_magic(file)
+        length = file.read(_LENGTH_BYTES[version])
+        text = file.read(int.from_bytes(length, "little"))
+        header = Header(*_read_text(version, length + text), file.tell())
     except (ValueError, KeyError, EOFError) as error:
         raise ChunkError("not an npy file", " ".join(str(error).split())[:200], path) from error
     if header.dtype.hasobject:
