@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -70,8 +71,6 @@ def process(pair: Pair, p: Preprocess) -> Processed:
     """
     header, mask_header = check_pair(pair)
     bounds = _bounds(header.shape[2], p)
-    storage.expect_sections(pair.em_path, header, *bounds)
-    storage.expect_sections(pair.mask_path, mask_header, *bounds)
     shape_cxyz = (2, *header.shape[:2], bounds[1] - bounds[0])
     tensor_cxyz = storage.thread_memory(math.prod(shape_cxyz), "tensor").reshape(shape_cxyz)
     em_xyz, mask_xyz = tensor_cxyz
@@ -88,6 +87,21 @@ def process(pair: Pair, p: Preprocess) -> Processed:
     volumes = volume.label_volumes(counts, p.axial_to_sagittal_spacing)
     row = table.meta_row(pair.synapse_id, tensor_cxyz.shape, volumes, described["is_blanked"].sum())
     return Processed(tensor_cxyz, row, described, warnings)
+
+
+def expect(pair: Pair, p: Preprocess) -> None:
+    """Let the operating system fetch what `process` will read, where it can; nothing is waited for.
+
+    Parameters
+    ----------
+    pair : Pair
+        EM and mask file; if one cannot be used, `process` will say so.
+    p : Preprocess
+        Parameters.
+    """
+    with suppress(ChunkError):
+        for path, header in zip((pair.em_path, pair.mask_path), check_pair(pair), strict=True):
+            storage.expect_sections(path, header, *_bounds(header.shape[2], p))
 
 
 def _copy_mask(

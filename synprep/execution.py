@@ -72,6 +72,7 @@ def attempt_all(
     show: bool = True,
     n_workers: int = 0,
     scheduler: str = "",
+    announce: Callable[[Item], None] | None = None,
 ) -> Iterator[tuple[Item, Result | ChunkError]]:
     """Apply a function to every item; an item that fails does not stop the others.
 
@@ -92,6 +93,9 @@ def attempt_all(
     scheduler : str
         Address of a Dask scheduler (``tcp://host:port``) or path of a scheduler file, to use a cluster
         instead of threads; empty: threads.
+    announce : callable, optional
+        Called with each item when it begins to wait for a thread, so that its files can be fetched meanwhile;
+        it must not raise. Not called on a cluster.
 
     Yields
     ------
@@ -108,19 +112,25 @@ def attempt_all(
     items = list(items)
     if items:
         with _opened(n_workers or os.cpu_count() or 1, scheduler) as (executor, n_in_flight):
-            outcomes = _outcomes(executor, function, items, n_in_flight)
+            outcomes = _outcomes(executor, function, items, n_in_flight, None if scheduler else announce)
             yield from track(outcomes, len(items), what, show)
     else:
         yield from track((), 0, what, show)
 
 
 def _outcomes(
-    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], n_in_flight: int
+    executor: Executor,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    n_in_flight: int,
+    announce: Callable[[Item], None] | None,
 ) -> Iterator[tuple[Item, Result | ChunkError]]:
     waiting, under_way = iter(items), {}
     try:
         while True:
             for item in itertools.islice(waiting, n_in_flight - len(under_way)):
+                if announce:
+                    announce(item)
                 under_way[executor.submit(_attempt, function, item)] = item
             if not under_way:
                 return

@@ -112,6 +112,7 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
             show_progress,
             p.n_workers,
             p.scheduler,
+            partial(chunk.expect, p=p),
         )
         for pair, outcome in work:
             if isinstance(outcome, ChunkError):

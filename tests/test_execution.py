@@ -40,12 +40,23 @@ def test_a_bounded_number_is_under_way():
     started = []
 
     with execution._opened(2, "") as (executor, n_in_flight):
-        outcomes = execution._outcomes(executor, started.append, range(1000), n_in_flight)
+        outcomes = execution._outcomes(executor, started.append, range(1000), n_in_flight, None)
         for n_done in range(1, 6):
             next(outcomes)
             assert len(started) <= n_done + n_in_flight
         outcomes.close()
     assert len(started) < 20
+
+
+def test_items_are_announced_before_their_turn():
+    events = []
+    work = execution.attempt_all(
+        lambda item: events.append(("do", item)), range(6), "x", False, 1, announce=lambda i: events.append(i)
+    )
+    list(work)
+    assert [event for event in events if isinstance(event, int)] == list(range(6))
+    assert all(events.index(item) < events.index(("do", item)) for item in range(6))
+    assert events.index(1) < events.index(("do", 2))
 
 
 def test_an_error_stops_what_has_not_begun():

@@ -51,6 +51,20 @@ def test_tensors_and_tables(write_pair, paths, tmp_path):
     assert result.notes == ("4 chunks finished: 4 now, 0 before", f"tensors and tables are in {folder}")
 
 
+def test_what_is_read_next_is_fetched_ahead(write_pair, paths, tmp_path, monkeypatch):
+    for synapse_id in ("1", "2"):
+        write_pair(synapse_id)
+    (tmp_path / "em" / "bad.npy").write_bytes(b"")
+    (tmp_path / "mask" / "bad_mask.npy").write_bytes(b"")
+    hints = []
+    monkeypatch.setattr(
+        storage, "expect_sections", lambda path, _, *bounds: hints.append((path.name, bounds))
+    )
+    assert list(run(Preprocess(**paths)).failures) == ["bad"]
+    files = ["1.npy", "1_mask.npy", "2.npy", "2_mask.npy"]
+    assert hints == [(name, (7, 12)) for name in files]
+
+
 def test_run_json_says_what_was_done(write_pair, paths, tmp_path):
     write_pair("1")
     write_pair("bad", em_xyz=np.zeros((3, 3, 3), np.float32))
