@@ -131,19 +131,35 @@ def drop_cache(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def compare(contestants: dict, n_rounds: int, n_chunks: int, before=lambda: None) -> dict[str, float]:
-    """Run the contestants in turn, several rounds; return the median time of each per chunk, in ms."""
-    times = {name: [] for name in contestants}
+def compare(contestants: dict, n_rounds: int, n_chunks: int, before) -> dict[str, list[float]]:
+    """Run the contestants in turn, several rounds; return the times of each per chunk, in ms.
+
+    Each round begins with another one, so that none always follows the same one.
+    """
+    times, names = {name: [] for name in contestants}, list(contestants)
     for number in range(n_rounds + 1):
-        for name, run in contestants.items():
+        for name in names[number % len(names) :] + names[: number % len(names)]:
             before()
             os.sync()  # nobody pays for what another one has left unwritten
             gc.collect()
             start = time.perf_counter()
-            run()
+            contestants[name]()
             if number:  # the first round warms up
                 times[name].append((time.perf_counter() - start) * 1000 / n_chunks)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
+    """Median over the rounds of the ratio within a round: what the machine does meanwhile hits both."""
+    if one not in times:
+        return float("nan")
+    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
+
+def row_of(title: str, times: dict[str, list[float]]) -> list:
+    """Row of the table of comparisons: median times, and ratios."""
+    medians = [statistics.median(times.get(name, [float("nan")])) for name in ("seed", "synprep", "floor")]
+    return [title, *medians, ratio(times, "seed", "synprep"), ratio(times, "synprep", "floor")]
 
 
 def fresh(folder: Path) -> Path:
@@ -153,23 +169,31 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-def compare_preprocess(folder: Path, order: str, is_cold: bool, n_chunks: int, n_rounds: int) -> dict:
+def compare_preprocess(
+    folder: Path, order: str, is_cold: bool, n_chunks: int, n_rounds: int
+) -> dict[str, list[float]]:
     """Compare preprocessing with the seed's loop and the floor."""
     paths = (make_copies if is_cold else make_data)(folder, n_chunks, order)
     out = folder / "out"
     p = Preprocess(**paths, proc_data_path=str(out))
     pairs = pairing.find(p).pairs
     contestants = {
-        "seed": lambda: seed_preprocess(pairs, fresh(out)),
-        "synprep": lambda: (fresh(out), ours_preprocess(p)),
-        "floor": lambda: floor(pairs, fresh(out), order == "F"),
+        "seed": lambda: seed_preprocess(pairs, out),
+        "synprep": lambda: ours_preprocess(p),
+        "floor": lambda: floor(pairs, out, order == "F"),
     }
     if is_cold:
         del contestants["seed"]
-    return compare(contestants, n_rounds, n_chunks, partial(drop_cache, folder) if is_cold else lambda: None)
+
+    def before() -> None:
+        fresh(out)
+        if is_cold:
+            drop_cache(folder)
+
+    return compare(contestants, n_rounds, n_chunks, before)
 
 
-def compare_survey(folder: Path, n_chunks: int, n_rounds: int) -> dict:
+def compare_survey(folder: Path, n_chunks: int, n_rounds: int) -> dict[str, list[float]]:
     """Compare the survey with the seed's three loops and plain reading."""
     paths = make_data(folder, n_chunks, "C")
     p = CutoutHistogram(**paths)
@@ -179,7 +203,7 @@ def compare_survey(folder: Path, n_chunks: int, n_rounds: int) -> dict:
         "synprep": lambda: ours_survey(pairs, p),
         "floor": lambda: floor(pairs, None, False),
     }
-    return compare(contestants, n_rounds, n_chunks)
+    return compare(contestants, n_rounds, n_chunks, lambda: None)
 
 
 CHILD = """
@@ -241,8 +265,8 @@ def main() -> None:
     """Run all comparisons and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", default=None, help="where to make the data")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--chunks", type=int, default=16)
     parser.add_argument("--scale", type=int, nargs="+", default=[50, 500, 2000])
     arguments = parser.parse_args()
     rows = []
@@ -255,12 +279,10 @@ def main() -> None:
             ("preprocess, Fortran order, cold", "F", True),
         ):
             times = compare_preprocess(folder / title, order, is_cold, arguments.chunks, arguments.rounds)
-            rows.append([title, times.get("seed", float("nan")), times["synprep"], times["floor"]])
+            rows.append(row_of(title, times))
             shutil.rmtree(folder / title)
-        times = compare_survey(folder / "survey", 4, 3)
-        rows.append(["survey, three statistics", times["seed"], times["synprep"], times["floor"]])
-        rows = [[*row, row[1] / row[2], row[2] / row[3]] for row in rows]
-        print(f"{os.cpu_count()} cores, median ms per chunk of {arguments.rounds} rounds:\n")
+        rows.append(row_of("survey, three statistics", compare_survey(folder / "survey", 4, 3)))
+        print(f"{os.cpu_count()} cores, {arguments.rounds} rounds; medians, ms per chunk:\n")
         print_table(["", "seed", "synprep", "floor", "seed / synprep", "synprep / floor"], rows)
         head = ["chunks", "ms per chunk", "peak MiB", "resumed run, s", "resumed / first", "start-up, s"]
         print_table(head, scaling(folder / "scaling", arguments.scale))
