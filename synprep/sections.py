@@ -118,6 +118,35 @@ def neighbour_ratios(mean_z: np.ndarray, is_usable_z: np.ndarray) -> np.ndarray:
     return mean_z[:-1][is_pair] / mean_z[1:][is_pair]
 
 
+def nearest_to_threshold(cutout_fraction: np.ndarray, cutout_threshold: float, n_sections: int) -> np.ndarray:
+    """Find the sections that show what the threshold decides: those nearest to it on both sides.
+
+    Parameters
+    ----------
+    cutout_fraction : (n,) float ndarray
+        Cutout fraction of each section of one chunk or of several; NaN is passed over.
+    cutout_threshold : float
+        Sections whose cutout fraction is strictly greater are blanked.
+    n_sections : int
+        How many to find on each side, at most.
+
+    Returns
+    -------
+    (n_found,) int64 ndarray
+        Positions in `cutout_fraction`, in the order of the fraction, equal ones in their own order: first the
+        sections at or below the threshold, then those above it.
+
+    Examples
+    --------
+    >>> nearest_to_threshold(np.array([0.5, 0.0, 0.02, 0.009, 0.01]), 0.01, 2)
+    array([3, 4, 2, 0])
+    """
+    order = np.argsort(cutout_fraction, kind="stable")
+    below = order[cutout_fraction[order] <= cutout_threshold]
+    above = order[cutout_fraction[order] > cutout_threshold]
+    return np.concatenate([below[max(0, below.size - n_sections) :], above[:n_sections]])
+
+
 def linear_transform(slope: float, intercept: float) -> np.ndarray:
     """Transform the intensities 0 to 255.
 

@@ -81,3 +81,21 @@ def test_transformed_histogram_spreads_a_level_over_its_new_width():
     assert {int(v): float(moved[v]) for v in np.flatnonzero(moved)} == pytest.approx(
         {149: 2.0, 150: 2.0, 151: 2.0}
     )
+
+
+@pytest.mark.parametrize(
+    ("fractions", "n_sections", "expected"),
+    [
+        ([0.5, 0.0, 0.02, 0.009, 0.01], 2, [3, 4, 2, 0]),  # a section at the threshold is not above it
+        ([0.5, 0.0, 0.02, 0.009, 0.01], 1, [4, 2]),
+        ([0.5, 0.0, 0.02, 0.009, 0.01], 9, [1, 3, 4, 2, 0]),
+        ([0.5, 0.0, 0.02, 0.009, 0.01], 0, []),
+        ([1.0, 0.0, 1.0, 0.0, 1.0, 0.0], 2, [3, 5, 0, 2]),
+        ([np.nan, 0.0], 2, [1]),
+        ([0.0, 0.0], 1, [1]),
+        ([1.0], 1, [0]),
+        ([], 3, []),
+    ],
+)
+def test_nearest_to_threshold(fractions, n_sections, expected):
+    assert sections.nearest_to_threshold(np.array(fractions), 0.01, n_sections).tolist() == expected
