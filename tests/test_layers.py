@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"errors", "kernels", "labels", "paths", "sections", "synthetic", "table", "volume"},
+    {"errors", "kernels", "labels", "pair_checks", "paths", "sections", "synthetic", "table", "volume"},
     {"execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
     {"planning"},
