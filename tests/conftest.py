@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +11,13 @@ NOTEBOOKS = sorted(
 )
 
 matplotlib.use("agg")
+
+
+def copy_project(folder):
+    """Copy what notebooks need into a folder, without anything that a run writes."""
+    for name in ("notebooks", "params"):
+        ignore = shutil.ignore_patterns("out*", ".ipynb_checkpoints")
+        shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=ignore)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import NOTEBOOKS, PROJECT
+from conftest import NOTEBOOKS, PROJECT, copy_project
 
 
 def papermill(folder, *arguments):
@@ -43,9 +43,7 @@ def text_of(path):
 def clone(tmp_path_factory):
     """A copy of the project without anything that a run writes."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("notebooks", "params"):
-        ignore = shutil.ignore_patterns("out*", ".ipynb_checkpoints")
-        shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=ignore)
+    copy_project(folder)
     return folder
 
 
