@@ -20,6 +20,11 @@ META_COLUMNS = {
     "synaptic_cleft_volume": "float64",
     "n_cutout_sections": "int64",
 }
+VOLUME_COLUMNS = {
+    labels.PRESYNAPTIC: "pre_synaptic_volume",
+    labels.CLEFT: "synaptic_cleft_volume",
+    labels.POSTSYNAPTIC: "post_synaptic_volume",
+}
 SECTION_COLUMNS = {
     "synapse_id": "str",
     "z": "int64",

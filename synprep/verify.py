@@ -9,12 +9,7 @@ import pandas as pd
 
 from synprep import execution, labels, storage, volume
 from synprep.errors import ChunkError
-
-_VOLUME_COLUMNS = {
-    labels.PRESYNAPTIC: "pre_synaptic_volume",
-    labels.POSTSYNAPTIC: "post_synaptic_volume",
-    labels.CLEFT: "synaptic_cleft_volume",
-}
+from synprep.table import VOLUME_COLUMNS
 
 
 def verify_outputs(
@@ -60,7 +55,7 @@ def _check_row(
         return ChunkError("not an array of the shape and type of its name", found, path)
     tensor_cxyz = storage.read_sections(path, header)
     volumes = volume.label_volumes(volume.label_counts(tensor_cxyz[labels.MASK_CHANNEL]), spacing)
-    for label, column in _VOLUME_COLUMNS.items():
+    for label, column in VOLUME_COLUMNS.items():
         if volumes[label] != row[column]:
             return ChunkError(f"{column} is not that of the table", f"{volumes[label]}, {row[column]}", path)
     is_imaged_z = tensor_cxyz[:-1].any(axis=(0, 1, 2))
