@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-NOTEBOOKS := cutout_histogram intensity_histogram section_variation preprocess merge
+NOTEBOOKS := inspect_raw cutout_histogram intensity_histogram section_variation preprocess inspect merge
 INSTALLED := .venv/installed
 
 .PHONY: demo test format notebooks clean
@@ -8,10 +8,12 @@ INSTALLED := .venv/installed
 ## demo: install, and run every notebook on the demonstration data
 demo: $(INSTALLED)
 	@mkdir -p out
+	@$(call papermill,inspect_raw,demo)
 	@$(call papermill,cutout_histogram,demo)
 	@$(call papermill,intensity_histogram,demo)
 	@$(call papermill,section_variation,demo)
 	@$(call papermill,preprocess,demo)
+	@$(call papermill,inspect,demo)
 	@$(call papermill,preprocess,ds1)
 	@$(call papermill,preprocess,ds2)
 	@$(call papermill,merge,merge)
@@ -42,7 +44,8 @@ format: $(INSTALLED)
 ## notebooks: run the notebooks in place, and take the pictures of the README from them
 notebooks: $(INSTALLED)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS:%=notebooks/%.ipynb)
+	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
+	  $(NOTEBOOKS:%=notebooks/%.ipynb)
 	$(BIN)/python docs/make_pictures.py
 
 ## clean: remove what runs and tests have written, and the environment

@@ -1,4 +1,4 @@
-"""Write the pictures of the README: the last figure of each notebook, as it stands in its stored outputs."""
+"""Write the pictures of the README: the largest figure of each notebook, from its stored outputs."""
 
 import base64
 from pathlib import Path
@@ -11,4 +11,4 @@ for path in sorted((DOCS.parent / "notebooks").glob("*.ipynb")):
     outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
     pictures = [out["data"]["image/png"] for out in outputs if "image/png" in out.get("data", {})]
     if pictures and not path.name.startswith("out"):
-        (DOCS / f"{path.stem}.png").write_bytes(base64.b64decode(pictures[-1]))
+        (DOCS / f"{path.stem}.png").write_bytes(base64.b64decode(max(pictures, key=len)))

@@ -212,6 +212,29 @@ def load_histogram(em_path: Path) -> np.ndarray:
     return _kernels().count(storage.read_sections(em_path, _em_header(em_path)))
 
 
+def load_section(em_path: Path, z: int) -> np.ndarray:
+    """Load one section of an EM file.
+
+    Parameters
+    ----------
+    em_path : Path
+        EM file.
+    z : int
+        Which section.
+
+    Returns
+    -------
+    (x, y) uint8 ndarray
+        A copy.
+
+    Raises
+    ------
+    ChunkError
+        As `load_histogram`.
+    """
+    return storage.read_sections(em_path, _em_header(em_path), z, z + 1)[:, :, 0].copy()
+
+
 def depth(em_path: Path) -> int:
     """Number of sections of an EM file; only its header is read.
 

@@ -175,6 +175,68 @@ class Preprocess(Chunks):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectRaw(Chunks):
+    """Parameters of `inspect_raw.ipynb`.
+
+    Parameters
+    ----------
+    voxel_size_xy_nm : float
+        Edge of a voxel in x and y, in nm; for scale bars and volumes.
+    seg_mask_map : dict of str to int
+        Label values in the input.
+    n_examples : int
+        How many raw pairs to look at, at most those that are there.
+    seed : int
+        Another seed looks at others.
+    report_path : str
+        Folder for the figure (PNG) and the numbers (JSON).
+    """
+
+    voxel_size_xy_nm: float = 8.0
+    seg_mask_map: dict[str, int] = field(default_factory=lambda: dict(MASK_KEYS))
+    n_examples: int = 12
+    seed: int = 0
+    report_path: str = "data/demo/reports"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Parameters of `inspect.ipynb`.
+
+    Parameters
+    ----------
+    proc_data_path : str
+        Folder of a processed or merged data set, or its `meta.csv`.
+    n_examples : int
+        How many synapses to look at.
+    order_by : str
+        ``"worst"``: without cleft, most blanked sections, smallest cleft first; ``"random"``; ``"table"``:
+        as in `synapse_ids_path`, or else in `meta.csv`.
+    synapse_ids_path : str
+        CSV file with a column `synapse_id`: look at these only; empty: all.
+    seed : int
+        Of the random order.
+    report_path : str
+        Folder for the figures (PNG) and the list of unusual synapses (CSV).
+
+    Raises
+    ------
+    ParameterError
+        If any value has the wrong type or is out of range; all problems are in one message.
+    """
+
+    proc_data_path: str = "data/demo/processed"
+    n_examples: int = 12
+    order_by: str = "worst"
+    synapse_ids_path: str = ""
+    seed: int = 0
+    report_path: str = "data/demo/reports"
+
+    def __post_init__(self):
+        _settle(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Merge:
     """Parameters of `merge.ipynb`.
 
@@ -204,8 +266,8 @@ class Merge:
         _settle(self)
 
 
-Record = Chunks | Merge
-RECORDS = (CutoutHistogram, IntensityHistogram, SectionVariation, Preprocess, Merge)
+Record = Chunks | Inspect | Merge
+RECORDS = (CutoutHistogram, IntensityHistogram, SectionVariation, InspectRaw, Preprocess, Inspect, Merge)
 
 # What a value must satisfy beyond its type, and how to say so.
 _RULES = {
@@ -222,6 +284,8 @@ _RULES = {
     "max_failures": (lambda v: v >= 0, "must be 0 or more"),
     "voxel_size_xy_nm": (lambda v: v > 0, "must be greater than 0"),
     "on_conflict": (lambda v: v in ("error", "first", "last"), "must be error, first or last"),
+    "n_examples": (lambda v: 1 <= v <= 100, "must be from 1 to 100"),
+    "order_by": (lambda v: v in ("worst", "random", "table"), "must be worst, random or table"),
     "meta_list": (lambda v: len(v) > 0, "must name at least one table"),
     "seg_mask_map": (
         lambda v: v.keys() == MASK_KEYS.keys() and len({*v.values()} & {*range(1, 256)}) == 3,
@@ -293,7 +357,7 @@ def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> lis
     """What is wrong with values that are right one by one."""
     problems = []
     em, mask = values.get("raw_em_data_path"), values.get("raw_mask_data_path")
-    if record_type is Preprocess and not mask:
+    if record_type in (InspectRaw, Preprocess) and not mask:
         problems.append("raw_mask_data_path must not be empty")
     same = em and mask and values["em_filename_pattern"] == values["mask_filename_pattern"]
     if same and _overlap(resolve(em), resolve(mask)):

@@ -144,6 +144,68 @@ def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:
     }
 
 
+def cutout_classes(surveyed: Surveyed, p: CutoutHistogram) -> pd.DataFrame:
+    """Count the sections that are clean, partly cut out on either side of the threshold, and wholly black.
+
+    Parameters
+    ----------
+    surveyed : Surveyed
+        Result of `run`.
+    p : CutoutHistogram
+        Parameters.
+
+    Returns
+    -------
+    DataFrame
+        Number of sections; a row for each class, columns `all sections` and `kept sections`.
+    """
+    fractions = surveyed.sections["cutout_fraction"]
+    is_partly = (fractions > 0) & (fractions < 1)
+    classes = {
+        "clean": fractions == 0,
+        "cut ≤ threshold": is_partly & (fractions <= p.cutout_threshold),
+        "cut > threshold": is_partly & (fractions > p.cutout_threshold),
+        "wholly black": fractions == 1,
+    }
+    is_kept = surveyed.sections["is_kept"]
+    counts = {"all sections": lambda one: one.sum(), "kept sections": lambda one: (one & is_kept).sum()}
+    rows = {name: {column: count(one) for column, count in counts.items()} for name, one in classes.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def strip(surveyed: Surveyed, pairs: Sequence[Pair], p: CutoutHistogram, n_sections: int = 4) -> pd.DataFrame:
+    """Load the sections whose cutout fraction is nearest to the threshold, to see what it decides.
+
+    Parameters
+    ----------
+    surveyed : Surveyed
+        Result of `run`.
+    pairs : sequence of Pair
+        The chunks that were surveyed.
+    p : CutoutHistogram
+        Parameters.
+    n_sections : int
+        How many sections to load on each side of the threshold, at most.
+
+    Returns
+    -------
+    DataFrame
+        synapse_id, z (full depth), cutout_fraction, em ((x, y) uint8 ndarray); in the order of the fraction.
+
+    Raises
+    ------
+    ChunkError
+        If a file cannot be read any more.
+    """
+    z = surveyed.sections.groupby("synapse_id", sort=False).cumcount()
+    columns = surveyed.sections[["synapse_id", "cutout_fraction"]].assign(z=z)
+    fractions = columns["cutout_fraction"].to_numpy()
+    nearest = columns.iloc[sections.nearest_to_threshold(fractions, p.cutout_threshold, n_sections)]
+    paths = {pair.synapse_id: pair.em_path for pair in pairs}
+    em = [chunk.load_section(paths[one.synapse_id], one.z) for one in nearest.itertuples()]
+    return nearest[["synapse_id", "z", "cutout_fraction"]].assign(em=em).reset_index(drop=True)
+
+
 def intensity_report(surveyed: Surveyed, p: IntensityHistogram) -> dict[str, Any]:
     """Intensity histogram of the sections at or below the threshold, with mean and standard deviation.
 

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from synprep import figures
+from synprep.inspection import Synapse
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def test_cutout_histogram(ax):
         "section_counts": [6, 2],
     }
     assert figures.cutout_histogram(ax, report) is ax
-    assert [bar.get_height() for bar in ax.patches] == [0.75, 0.25]
+    assert [bar.get_height() for bar in ax.patches] == [6, 2]
     assert ax.get_yscale() == "log"
     assert ax.lines[0].get_xdata()[0] == 0.1
     assert ax.get_title() == "Cutout fraction, 8 sections of 2 chunks"
@@ -64,30 +67,111 @@ def test_example_histograms(ax):
     assert ax.lines[0].get_xdata()[ax.lines[0].get_ydata().argmax()] == 101.5  # grey levels 100 to 103
 
 
-def test_planes_are_drawn_with_the_true_proportions(ax):
-    tensor = np.zeros((2, 10, 20, 4), dtype=np.uint8)
-    tensor[0, 7, :, :] = 9
-    tensor[1, 3:6, 5:9, 1:3] = 2
-    axes = figures.planes(ax.figure.subplots(1, 3), tensor, (4, 6, 2), (8, 8, 40))
-    assert [ax.get_title() for ax in axes] == ["z = 2", "y = 6", "x = 4"]
-    assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in axes] == [
-        ("x (µm)", "y (µm)"),
-        ("x (µm)", "z (µm)"),
-        ("y (µm)", "z (µm)"),
-    ]
-    assert axes[0].images[0].get_extent() == pytest.approx([0, 0.08, 0.16, 0])
-    assert axes[1].images[0].get_extent() == pytest.approx([0, 0.08, 0.16, 0])
-    assert axes[2].images[0].get_extent() == pytest.approx([0, 0.16, 0.16, 0])
-    assert np.flatnonzero(axes[0].images[0].get_array()[0]).tolist() == [7]  # x to the right
-    low, high = (
-        axes[0].collections[0].get_paths()[0].vertices.min(0),
-        axes[0].collections[0].get_paths()[0].vertices.max(0),
+def test_cutout_classes(ax):
+    counts = pd.Series(
+        [1500, 300, 200, 0], index=["clean", "partly cut, kept", "partly cut, blanked", "black"]
     )
-    assert low == pytest.approx([0.024, 0.040])  # the outline of x 3 to 6, y 5 to 9
-    assert high == pytest.approx([0.048, 0.072])
-    legend = ax.figure.legends[0]
+    figures.cutout_classes(ax, counts, {"n_sections": 2000, "synapse_ids": ["a"]})
+    assert [bar.get_width() for bar in ax.patches] == [1500, 300, 200, 0]
+    assert [text.get_text() for text in ax.texts] == [
+        " 1,500 (75.0%)",
+        " 300 (15.0%)",
+        " 200 (10.0%)",
+        " 0 (0.0%)",
+    ]
+    assert len({bar.get_facecolor() for bar in ax.patches}) == 2
+
+
+def test_section_strip(ax):
+    em = np.zeros((4, 6), np.uint8)
+    em[3] = 9
+    strip = pd.DataFrame(
+        {"synapse_id": ["7", "8"], "z": [1, 2], "cutout_fraction": [0.01, 0.012], "em": [em, em]}
+    )
+    axes = figures.section_strip(ax.figure.subplots(1, 3), strip, 0.01)
+    assert [ax.get_title() for ax in axes] == ["1.000% kept\n7, z = 1", "1.200% blanked\n8, z = 2", ""]
+    assert np.flatnonzero(axes[0].images[0].get_array()[0]).tolist() == [3]  # x to the right
+    assert not axes[2].axison
+
+
+def test_mean_along_z_marks_blanked_sections(ax):
+    sections = pd.DataFrame(
+        {"synapse_id": list("aaab"), "mean": [1.0, 2.0, 3.0, 4.0], "is_blanked": [False, True, False, False]}
+    )
+    figures.mean_along_z(ax, sections)
+    means, marks, *_ = ax.lines
+    assert np.isnan(means.get_ydata()).tolist() == [False, True, False]
+    assert marks.get_xdata().tolist() == [1]
+    assert texts(ax) == ["a", "b", "blanked section"]
+
+
+@pytest.fixture
+def one():
+    """Synapse of 10 x 20 x 4 voxels of 8 x 8 x 40 nm: 0.08 x 0.16 x 0.16 µm."""
+    em, mask = np.zeros((2, 10, 20, 4), dtype=np.uint8)
+    em[7, :, :] = 9
+    mask[3:6, 5:9, 1:3] = 2
+    return Synapse("7", em, mask, (4, 6, 2), np.array([8, 8, 40]), ("7", "more"))
+
+
+def test_a_synapse_is_drawn_with_the_true_proportions(ax, one):
+    figures.synapse(ax, one)
+    gap = 0.04 * 0.16
+    extents = [image.get_extent() for image in ax.images]
+    assert extents[0] == pytest.approx([0, 0.08, 0.16, 0])  # xy
+    assert extents[1] == pytest.approx([0.08 + gap, 0.24 + gap, 0.16, 0])  # z to the right, y down
+    assert extents[2] == pytest.approx([0, 0.08, 0.32 + gap, 0.16 + gap])  # x to the right, z down
+    assert ax.get_aspect() == 1
+    assert np.flatnonzero(ax.images[0].get_array()[0]).tolist() == [7]
+    assert np.flatnonzero(ax.images[2].get_array()[0]).tolist() == [7]
+    assert ax.images[1].get_array().shape == (20, 4)
+    vertices = ax.collections[0].get_paths()[0].vertices
+    assert vertices.min(0) == pytest.approx([0.024, 0.040])  # the outline of x 3 to 6, y 5 to 9
+    assert vertices.max(0) == pytest.approx([0.048, 0.072])
+    assert ax.get_title(loc="left") == "7\nmore"
+    assert [text.get_text() for text in ax.texts] == ["z = 2", "x = 4 (blanked)", "y = 6", "20 nm"]
+
+
+def test_the_scale_bar_is_as_long_as_it_says(ax, one):
+    figures.synapse(ax, one)
+    left, right = ax.lines[-1].get_xdata()
+    assert right - left == pytest.approx(0.020)
+
+
+def test_contact_sheet(ax, one):
+    figure, axes = figures.sheet(5)
+    assert len(axes) == 8
+    axes = figures.contact_sheet(axes, [one] * 5)
+    assert [len(ax.images) for ax in axes] == [3] * 5 + [0] * 3
+    legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["presynaptic", "cleft", "postsynaptic"]
     assert [line.get_color() for line in legend.get_lines()] == list(figures.LABEL_COLOURS.values())
+
+
+def test_a_single_section_can_be_without_outlines(ax, one):
+    figures.section(ax, one.em_xyz[:, :, 1], one.mask_xyz[:, :, 1], one.spacing_xyz_nm)
+    assert len(ax.collections) == 1
+    ax.clear()
+    figures.section(ax, one.em_xyz[:, :, 1], None, one.spacing_xyz_nm)
+    assert len(ax.collections) == 0
+
+
+def test_thin_chunks_can_be_drawn(ax, one):
+    thin = replace(one, em_xyz=one.em_xyz[:, :, :1], mask_xyz=one.mask_xyz[:, :, :1], centre_xyz=(4, 6, 0))
+    figures.synapse(ax, thin)
+    assert len(ax.images) == 3
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [1.0, 2.5], [0, 0], [3, 7]])
+def test_distribution(ax, values):
+    column = pd.Series(values, index=["a", "b"], name="cleft volume (µm³)")
+    row = {"synapse_id": "b", "quantity": column.name, "value": values[1], "why": "far from the others"}
+    other = {"synapse_id": "a", "quantity": "another", "value": 1, "why": "none"}
+    figures.distribution(ax, column, pd.DataFrame([row, other]))
+    assert sum(bar.get_height() for bar in ax.patches) == 2
+    assert texts(ax) == ["far from the others: b"]
+    assert ax.lines[0].get_xdata().tolist() == [values[1]]
+    assert ax.get_xlabel() == "Cleft volume (µm³)"
 
 
 @pytest.mark.parametrize(("dark", "colour"), [(False, "white"), (True, "black")])

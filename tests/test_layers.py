@@ -10,8 +10,9 @@ FLOORS = [
     {"execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
     {"planning"},
-    {"merge", "preprocess", "survey", "verify"},
+    {"inspection", "merge", "preprocess", "survey", "verify"},
     {"figures"},
+    {"widgets"},
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "synprep"
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}

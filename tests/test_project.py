@@ -18,7 +18,9 @@ RECORDS = {
     "cutout_histogram": params.CutoutHistogram,
     "intensity_histogram": params.IntensityHistogram,
     "section_variation": params.SectionVariation,
+    "inspect_raw": params.InspectRaw,
     "preprocess": params.Preprocess,
+    "inspect": params.Inspect,
     "merge": params.Merge,
 }
 YAML_FILES = sorted((PROJECT / "params").glob("*.yaml"))

@@ -47,6 +47,23 @@ def test_cutout_report(surveyed):
     assert table.loc["all sections", "fraction_at_or_below_threshold"] == 10 / 12
 
 
+def test_cutout_classes(surveyed):
+    counts = survey.cutout_classes(*surveyed(CutoutHistogram, cutout_threshold=0.25))
+    assert counts["all sections"].tolist() == [8, 2, 1, 1]
+    assert counts["kept sections"].tolist() == [6, 1, 0, 1]
+
+
+def test_strip_shows_what_the_threshold_decides(surveyed, tmp_path):
+    found, p = surveyed(CutoutHistogram, cutout_threshold=0.25)
+    strip = survey.strip(found, pairing.find(p).pairs, p, n_sections=1)
+    assert strip[["synapse_id", "z", "cutout_fraction"]].to_numpy().tolist() == [
+        ["one", 7, 0.25],
+        ["two", 3, 0.5],
+    ]
+    assert strip["em"][0].tolist() == [[0, 100], [100, 100]]
+    assert strip["em"][1].tolist() == [[0, 0], [50, 50]]
+
+
 def test_intensity_report(surveyed):
     report = survey.intensity_report(*surveyed(IntensityHistogram, cutout_threshold=0.25))
     counts = {int(value): int(report["counts"][value]) for value in np.flatnonzero(report["counts"])}

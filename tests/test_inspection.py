@@ -1,0 +1,148 @@
+"""What a person looks at: the order, the voxels, and what is named as unusual."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from synprep import dataset, inspection, pairing, planning, preprocess, table
+from synprep.errors import TableError
+from synprep.params import Inspect, InspectRaw, Preprocess
+from synprep.synthetic import make_chunk
+
+
+def data_of(rows, n_sections=10):
+    """Data set without files: rows of id, presynaptic, cleft and postsynaptic volume, blanked sections."""
+    meta = pd.DataFrame(rows, columns=["synapse_id", *table.VOLUME_COLUMNS.values(), "n_cutout_sections"])
+    sections = pd.DataFrame({"synapse_id": np.repeat(meta["synapse_id"].to_numpy(), n_sections)})
+    parameters = {"voxel_size_xy_nm": 10.0, "axial_to_sagittal_spacing": 4.0}
+    return dataset.Dataset(Path("nowhere"), meta, sections, parameters)
+
+
+DATA = data_of(
+    [("a", 1, 50, 1, 0), ("b", 1, 40, 1, 2), ("c", 1, 0, 1, 0), ("d", 1, 9, 1, 0), ("e", 1, 30, 1, 2)]
+)
+
+
+def chosen(**parameters):
+    return "".join(inspection.choose(DATA, Inspect(**parameters))["synapse_id"])
+
+
+def test_worst_first():
+    assert chosen() == "cebda"
+    assert chosen(n_examples=2) == "ce"
+
+
+def test_random_order_follows_the_seed():
+    assert sorted(chosen(order_by="random")) == list("abcde")
+    assert chosen(order_by="random", seed=1) == chosen(order_by="random", seed=1)
+    assert len({chosen(order_by="random", seed=seed) for seed in range(20)}) > 5
+
+
+def test_the_order_of_the_table_or_of_given_ids(tmp_path):
+    (tmp_path / "ids.csv").write_text("synapse_id\nd\nx\na\n")
+    ids = str(tmp_path / "ids.csv")
+    assert chosen(order_by="table") == "abcde"
+    assert chosen(order_by="table", synapse_ids_path=ids) == "da"
+    assert chosen(synapse_ids_path=ids) == "da"  # the smaller cleft first
+    (tmp_path / "ids.csv").write_text("synapse_id\nx\n")
+    with pytest.raises(TableError, match="none of its ids"):
+        chosen(synapse_ids_path=ids)
+
+
+def test_quantities_are_in_cubic_micrometres():
+    found = inspection.quantities(DATA)
+    assert list(found) == [
+        "presynaptic volume (µm³)",
+        "cleft volume (µm³)",
+        "postsynaptic volume (µm³)",
+        "blanked sections",
+    ]
+    assert found.loc["a"].tolist() == pytest.approx([1e-6, 50e-6, 1e-6, 0])
+
+
+def test_unusual_synapses_are_named():
+    volumes = [10, 11, 12, 13, 14, 1000, 0]
+    rows = [(str(number), 5, volume, 5, 0) for number, volume in enumerate(volumes)]
+    rows[2] = (*rows[2][:4], 2)  # of 8: a quarter
+    rows[3] = (*rows[3][:4], 3)
+    found = inspection.unusual(data_of(rows, n_sections=8))
+    assert found[["synapse_id", "quantity", "why"]].to_numpy().tolist() == [
+        ["6", "cleft volume (µm³)", "none"],
+        ["5", "cleft volume (µm³)", "far from the others"],
+        ["3", "blanked sections", "more than 25% of the sections"],
+    ]
+    assert found["value"].tolist() == pytest.approx([0, 1e-3, 3])
+
+
+def test_nothing_unusual_gives_an_empty_table():
+    assert inspection.unusual(data_of([("a", 1, 1, 1, 0)])).empty
+
+
+@pytest.fixture
+def raw(write_pair, paths):
+    em = np.full((6, 5, 20), 100, np.uint8)
+    em[:, :, 8] = 0
+    mask = np.zeros((6, 5, 20), np.uint8)
+    mask[4, 1, 9:12], mask[0, 0, 10], mask[5, 4, 0] = 2, 1, 3
+    write_pair("007", em, mask)
+    write_pair("8")
+    return paths
+
+
+def test_a_processed_synapse(raw):
+    p = Preprocess(**raw, voxel_size_xy_nm=100.0)
+    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    data = dataset.load(p.proc_data_path)
+    (one,), failures = inspection.load(data, ["007"])
+    assert (one.synapse_id, failures) == ("007", {})
+    assert one.em_xyz.shape == one.mask_xyz.shape == (6, 5, 5)
+    assert one.centre_xyz == (4, 1, 3)  # z 10 of the chunk
+    assert one.spacing_xyz_nm.tolist() == [100, 100, 500]
+    assert one.caption == ("007: 1 of 5 sections blanked", "pre 0.005, cleft 0.015, post 0 µm³")
+
+
+def test_channels_of_a_cut_chunk_are_put_together(raw):
+    p = Preprocess(**raw, cut_intensity_with_seg_masks=True)
+    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    one = inspection.load_one(dataset.load(p.proc_data_path), "007")
+    assert np.array_equal(one.em_xyz > 0, one.mask_xyz > 0)
+
+
+def test_loaded_synapses_do_not_share_memory_and_bad_files_are_named(raw):
+    p = Preprocess(**raw)
+    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    data = dataset.load(p.proc_data_path)
+    synapses, _ = inspection.load(data, ["8", "007"])
+    assert [one.synapse_id for one in synapses] == ["8", "007"]
+    assert not np.array_equal(synapses[0].em_xyz, synapses[1].em_xyz)
+    (data.folder / data.meta["filename"][0]).write_bytes(b"x")
+    synapses, failures = inspection.load(data, ["007", "8"])
+    assert [one.synapse_id for one in synapses] == ["8"]
+    assert "not an npy file" in failures["007"]
+
+
+def test_a_raw_pair_is_cropped_but_not_blanked(raw):
+    del raw["proc_data_path"]
+    p = InspectRaw(**raw, seg_mask_map=dict(zip(Preprocess().seg_mask_map, (1, 2, 3), strict=True)))
+    synapses, failures = inspection.load_raw(pairing.find(p).pairs, p)
+    one = synapses[0]
+    assert failures == {}
+    assert one.em_xyz.shape == (6, 5, 5)
+    assert one.em_xyz[0, 0].tolist() == [100, 0, 100, 100, 100]
+    assert one.caption[0] == "007"
+    assert "the crop removed all postsynaptic voxels" in one.caption
+
+
+def test_checks_of_raw_pairs_name_the_pair(write_pair, paths):
+    em, mask = make_chunk(7, (96, 96, 24))
+    write_pair("good", em, mask)
+    write_pair("turned", em, np.ascontiguousarray(mask[::-1, ::-1]))
+    del paths["proc_data_path"]
+    p = InspectRaw(**paths, n_sections=24)
+    synapses, _ = inspection.load_raw(pairing.find(p).pairs, p)
+    measures, warnings = inspection.check_raw(synapses, p)
+    assert list(measures.index) == ["good", "turned"]
+    assert measures.loc["good", "relative_contrast"] > 1
+    assert [warning.split(" (")[0] for warning in warnings] == ["turned: the mask may not fit its EM"]
