@@ -85,7 +85,8 @@ def make(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
         If there is not enough free space for what is to be written.
     """
     _refuse_folder(p)
-    pairs = _choose(found, p)
+    wanted = storage.read_table(p.synapse_ids_path)["synapse_id"] if p.synapse_ids_path else None
+    pairs = _choose(found, wanted, p)
     _refuse_other_data_set(found, p)
     record_state = ledger.record_state(p.proc_data_path)
     done = _done(pairs, p) if p.resume else {}
@@ -98,22 +99,25 @@ def make(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
         else:
             todo.append(pair)
             n_bytes += chunk.n_output_bytes(header, p)
+    _say_what_is_missing(found, wanted)
     _refuse_full_disk(n_bytes, p)
     return Plan(tuple(pairs), done, tuple(todo), tuple(problems), record_state)
 
 
-def _choose(found: Pairing, p: Preprocess) -> list[Pair]:
-    """Take the pairs that the parameters ask for, and print which ids were asked for in vain."""
-    ids = storage.read_table(p.synapse_ids_path)["synapse_id"] if p.synapse_ids_path else None
-    pairs = pairing.select(found.pairs, ids, p.max_chunks)
-    vain = sorted(set() if ids is None else {*ids} - {pair.synapse_id for pair in found.pairs})
-    if vain:
-        print(f"{counted(len(vain), 'id')} of synapse_ids_path not paired: {listed(vain)}")
+def _choose(found: Pairing, wanted: Iterable[str] | None, p: Preprocess) -> list[Pair]:
+    pairs = pairing.select(found.pairs, wanted, p.max_chunks)
     alike = pairing.ids_that_differ_in_case(pairs)
     if alike and storage.ignores_case(storage.existing(p.proc_data_path)):
         groups = listed(" and ".join(group) for group in alike)
         raise PairingError(f"{p.proc_data_path} ignores case, so these ids would share a file: {groups}")
     return pairs
+
+
+def _say_what_is_missing(found: Pairing, wanted: Iterable[str] | None) -> None:
+    """Print which ids were asked for in vain; after the progress bar, which takes with it what was there."""
+    missing = sorted({*(wanted if wanted is not None else ())} - {pair.synapse_id for pair in found.pairs})
+    if missing:
+        print(f"{counted(len(missing), 'id')} of synapse_ids_path not paired: {listed(missing)}")
 
 
 def _refuse_folder(p: Preprocess) -> None:
