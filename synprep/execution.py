@@ -4,7 +4,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,7 +20,10 @@ _CLUSTER_IN_FLIGHT = 1000  # tasks are small: paths and parameters
 
 
 def track(items: Iterable[Item], n_items: int, what: str, show: bool = True) -> Iterator[Item]:
-    """Pass items on, with a text bar that a single quiet line replaces at the end.
+    """Pass items on, with a text bar that a single quiet line, or an error, replaces at the end.
+
+    The bar shows chunks per second and the time left, and is drawn at most once a second. In a notebook, all
+    that its cell has shown before goes with it: say afterwards what is to stay.
 
     Parameters
     ----------
@@ -38,28 +41,34 @@ def track(items: Iterable[Item], n_items: int, what: str, show: bool = True) -> 
     object
         Each item.
     """
-    with tqdm(
+    bar = tqdm(
         total=n_items,
         desc=what,
         unit="chunk",
         file=sys.stdout,
         mininterval=1,
+        miniters=1,  # looks at the clock at every item, so that slow ones after fast ones are shown at once
         leave=False,
         ascii=True,
         ncols=80,
         disable=not show,
-    ) as bar:
-        for item in items:
-            yield item
-            bar.update()
+    )
+    try:
+        with bar:
+            for item in items:
+                yield item
+                bar.update()
+    except Exception:
+        _clear_cell(show)
+        raise
+    _clear_cell(show)
     if show:
-        _clear_cell()
         print(f"{what}: done")
 
 
-def _clear_cell() -> None:
-    """Let the next output replace the bar, where a notebook shows it."""
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+def _clear_cell(show: bool) -> None:
+    """Let the next output replace the bar, and all else in its cell, where a notebook shows it."""
+    if show and "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
         from IPython.display import clear_output
 
         clear_output(wait=True)
@@ -134,11 +143,16 @@ def _outcomes(
                 under_way[executor.submit(_attempt, function, item)] = item
             if not under_way:
                 return
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+            done = wait(under_way, return_when=FIRST_COMPLETED).done
+            for future in sorted(done, key=_has_failed):  # what is done counts before an error ends it all
                 yield under_way.pop(future), _result(future)
     finally:
         for future in under_way:
             future.cancel()
+
+
+def _has_failed(future: Future) -> bool:
+    return future.exception() is not None
 
 
 def _attempt(function: Callable[[Item], Result], item: Item) -> Result | ChunkError:

@@ -1,5 +1,12 @@
+import concurrent.futures
+import functools
+import itertools
+import re
+import subprocess
+import sys
 import time
 
+import nbformat
 import pytest
 
 from synprep import execution
@@ -16,7 +23,9 @@ def test_a_failing_item_does_not_stop_the_others(capsys):
     assert [item for item, _ in outcomes] == [1, 2, 3]
     assert [outcomes[0][1], str(outcomes[1][1]), outcomes[2][1]] == [2, "bad", 6]
     assert isinstance(outcomes[1][1], ChunkError)
-    assert capsys.readouterr().out.rsplit("\r", 1)[-1] == "Doubling: done\n"
+    shown = capsys.readouterr()
+    assert shown.out.rsplit("\r", 1)[-1] == "Doubling: done\n"
+    assert shown.err == ""  # which notebooks show in red
 
 
 def test_an_error_that_is_not_about_the_item_is_raised():
@@ -59,6 +68,20 @@ def test_items_are_announced_before_their_turn():
     assert events.index(1) < events.index(("do", 2))
 
 
+def test_results_that_come_with_an_error_are_not_lost(monkeypatch):
+    def fail_on_some(item):
+        if item in (0, 2):
+            raise OSError("disk full")
+        return item
+
+    wait_for_all = functools.partial(concurrent.futures.wait, return_when="ALL_COMPLETED")
+    monkeypatch.setattr(execution, "wait", lambda futures, **_: wait_for_all(futures))
+    work = execution.attempt_all(fail_on_some, range(4), "x", False, 2)
+    assert {next(work), next(work)} == {(1, 1), (3, 3)}
+    with pytest.raises(OSError, match="disk full"):
+        next(work)
+
+
 def test_an_error_stops_what_has_not_begun():
     begun = []
 
@@ -86,3 +109,47 @@ def test_memory_is_the_matter_of_one_item():
 def test_nothing_is_printed_when_not_asked(capsys):
     assert list(execution.track("ab", 2, "Passing", show=False)) == ["a", "b"]
     assert capsys.readouterr().out == ""
+
+
+CELLS = (
+    """
+import time
+from synprep import errors, execution
+
+def items(*seconds):
+    for wait in seconds:
+        time.sleep(wait)
+        yield wait
+    if wait == 1:
+        raise errors.OutputError("disk full")
+""",
+    "for _ in execution.track(items(*[0.001] * 1500, 1.2, 1.2), 1502, 'Working'): pass",
+    "for _ in execution.track(items(1, 1), 3, 'Failing'): pass",
+)
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """Lines that papermill logs while a notebook runs, with the time of each, and the saved notebook."""
+    path = tmp_path_factory.mktemp("logged") / "notebook.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in CELLS])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-output", str(path), str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        lines = [(time.monotonic(), line) for line in process.stderr]
+    return lines, nbformat.read(path, 4)
+
+
+def test_the_bar_is_live_in_papermills_log(logged):
+    bar = re.compile(r"Working: +\d+%\|[#0-9 ]+\| (\d+)/1502 \[\d\d:\d\d<(\?|\d\d:\d\d, +[\d.]+chunk/s)")
+    bars = [(when, int(match[1])) for when, line in logged[0] if (match := bar.match(line))]
+    assert [n for _, n in bars][-2:] == [1501, 1502]  # slow items after fast ones are shown at once
+    assert min(later - earlier for (earlier, _), (later, _) in itertools.pairwise(bars)) > 0.5
+    assert len(bars) >= 4
+
+
+def test_one_line_or_the_error_stays_in_the_saved_notebook(logged):
+    _, worked, failed = (cell.outputs for cell in logged[1].cells if cell.cell_type == "code")
+    assert [output.get("text") for output in worked] == ["Working: done\n"]
+    assert [output.output_type for output in failed] == ["error"]
