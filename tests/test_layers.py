@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"augmentation", "errors", "kernels", "labels", "paths", "sections", "synthetic", "table", "volume"},
+    {"augmentation", "augmenter", "errors", "kernels", "labels", "paths", "sections", "synthetic", "table", "volume"},
     {"execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
     {"planning"},
