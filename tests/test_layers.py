@@ -6,11 +6,22 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"augmentation", "augmenter", "errors", "kernels", "labels", "paths", "sections", "synthetic", "table", "volume"},
-    {"execution", "pairing", "params", "storage"},
+    {
+        "augmentation",
+        "augmenter",
+        "errors",
+        "kernels",
+        "labels",
+        "paths",
+        "sections",
+        "synthetic",
+        "table",
+        "volume",
+    },
+    {"estimates", "execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
     {"planning"},
-    {"merge", "preprocess", "survey", "verify"},
+    {"fingerprint", "merge", "preprocess", "survey", "verify"},
     {"figures"},
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "synprep"

@@ -20,6 +20,7 @@ RECORDS = {
     "section_variation": params.SectionVariation,
     "preprocess": params.Preprocess,
     "merge": params.Merge,
+    "fingerprint": params.Fingerprint,
 }
 YAML_FILES = sorted((PROJECT / "params").glob("*.yaml"))
 
