@@ -76,7 +76,9 @@ SETS = {
 }
 
 # Input paths that the notebooks make when they are missing.
-PATHS = tuple(f"data/{name}/{path}" for name in SETS for path in ("em", "mask", "processed/meta.csv"))
+PATHS = tuple(
+    f"data/{name}/{path}" for name in SETS for path in ("em", "mask", "processed", "processed/meta.csv")
+)
 
 
 def parameters(name: str) -> dict[str, str]:

@@ -69,6 +69,10 @@ class ClusterError(SynprepError):
     """The Dask cluster cannot be used."""
 
 
+class StatisticsError(SynprepError):
+    """A number that is asked for cannot be known from the data."""
+
+
 class FailedChunksError(SynprepError):
     """Some chunks failed; raised when everything else has been done and written."""
 

@@ -291,6 +291,72 @@ def example_histograms(ax: Axes, counts: pd.DataFrame, synapse_id: str) -> Axes:
     return ax
 
 
+def blanked_sections(ax: Axes, record: Mapping[str, Any]) -> Axes:
+    """Draw how many chunks have how many blanked sections, and what the model of independent cuts expects.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    record : mapping
+        See `synprep.fingerprint.run`.
+
+    Returns
+    -------
+    Axes
+        `ax`.
+    """
+    found, model = record["blanked"]["n_chunks"], record["blanked"]["model"]
+    ax.bar(range(len(found)), found, color=_DATA, label="chunks")
+    if model is None:
+        ax.plot([], [], " ", label="model: withheld")
+    else:
+        numbers = record["numbers"]["blanked_sections"]
+        label = f"model: probability {numbers['section_cutout_prob']['value']:.2f}, "
+        label += f"rate {numbers['cutout_poisson_rate']['value']:.2f}"
+        ax.plot(range(len(model)), model, "o--", color=_OTHER, label=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylim(0, 1.3 * max(found))
+    ax.set_xlabel("Blanked sections of a chunk")
+    ax.set_ylabel("Number of chunks")
+    ax.set_title(f"Blanked sections, {_over(record['n_sections'], 'section', record)}")
+    ax.legend(loc="upper right")
+    return ax
+
+
+def neighbour_changes(ax: Axes, record: Mapping[str, Any]) -> Axes:
+    """Draw by how much contrast and brightness differ between neighbouring sections.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    record : mapping
+        See `synprep.fingerprint.run`.
+
+    Returns
+    -------
+    Axes
+        `ax`.
+    """
+    neighbours, edges = record["neighbours"], 100 * np.asarray(record["neighbours"]["edges"])
+    ax.stairs(neighbours["contrast"], edges, fill=True, color=_DATA, label="contrast")
+    ax.stairs(neighbours["brightness"], edges, color=_OTHER, linewidth=2, label="brightness")
+    model = neighbours["model"]
+    label = "model: withheld"
+    if model:
+        width = record["numbers"]["section_variation"]["sectional_intensity_slope_half_width"]["value"]
+        label = f"model: slopes 1 ± {width:.4f}"
+    points = (100 * np.asarray(model["log_ratio"]), model["n"]) if model else ([], [])
+    ax.plot(*points, color="gray", linestyle="--" if model else " ", label=label)
+    ax.set_xlabel("Log ratio of a section to the next one (%)")
+    ax.set_ylabel("Number of section pairs")
+    ax.set_title(f"Neighbouring sections, {_over(neighbours['n_section_pairs'], 'pair', record)}")
+    ax.legend(loc="upper right")
+    return ax
+
+
 def sheet(n_pictures: int, n_columns: int = 4) -> tuple[Figure, Sequence[Axes]]:
     """Make a figure for a contact sheet.
 

@@ -21,9 +21,9 @@ from synprep.errors import ParameterError, counted
 from synprep.labels import MASK_KEYS
 from synprep.paths import resolve, shown
 
-_INPUT_FOLDERS = {"raw_em_data_path", "raw_mask_data_path"}
+_INPUT_FOLDERS = {"raw_em_data_path", "raw_mask_data_path", "proc_data_path"}  # but see `_missing_inputs`
 _INPUT_FILES = {"synapse_ids_path", "meta_list"}
-_PATHS = _INPUT_FOLDERS | _INPUT_FILES | {"proc_data_path", "report_path", "merged_meta_path"}
+_PATHS = _INPUT_FOLDERS | _INPUT_FILES | {"report_path", "merged_meta_path"}
 _PATTERN_RULE = "must be a file name with one {synapse_id}, and with no * that touches it"
 _MAY_BE_EMPTY = {"raw_mask_data_path", "synapse_ids_path", "example_synapse_id", "scheduler"}
 
@@ -206,7 +206,7 @@ class Inspect:
     Parameters
     ----------
     proc_data_path : str
-        Folder of a processed or merged data set, or its `meta.csv`.
+        Folder of a processed or merged data set.
     n_examples : int
         How many synapses to look at.
     order_by : str
@@ -266,8 +266,50 @@ class Merge:
         _settle(self)
 
 
-Record = Chunks | Inspect | Merge
-RECORDS = (CutoutHistogram, IntensityHistogram, SectionVariation, InspectRaw, Preprocess, Inspect, Merge)
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Parameters of `fingerprint.ipynb`.
+
+    Parameters
+    ----------
+    proc_data_path : str
+        Folder of a processed or merged data set.
+    report_path : str
+        Folder for the figure (PNG), the numbers (JSON) and the configuration (YAML).
+    seed : int
+        Of the resamples that give the intervals.
+    n_workers : int
+        Number of threads; 0: one per core.
+    scheduler : str
+        As for `Chunks`.
+
+    Raises
+    ------
+    ParameterError
+        If any value has the wrong type or is out of range; all problems are in one message.
+    """
+
+    proc_data_path: str = "data/demo/processed"
+    report_path: str = "data/demo/reports"
+    seed: int = 0
+    n_workers: int = 0
+    scheduler: str = ""
+
+    def __post_init__(self):
+        _settle(self)
+
+
+Record = Chunks | Inspect | Merge | Fingerprint
+RECORDS = (
+    CutoutHistogram,
+    IntensityHistogram,
+    SectionVariation,
+    InspectRaw,
+    Preprocess,
+    Inspect,
+    Merge,
+    Fingerprint,
+)
 
 # What a value must satisfy beyond its type, and how to say so.
 _RULES = {
@@ -431,7 +473,7 @@ def from_mapping(
     problems = [_unknown(name, own, known) for name in passed if name not in known]
     values = {name: _plain(passed.get(name, getattr(default, name))) for name in own}
     problems += _value_problems(record_type, values)
-    problems += _missing_inputs(values, {resolve(path) for path in will_be_made})
+    problems += _missing_inputs(record_type, values, {resolve(path) for path in will_be_made})
     _raise_problems(problems)
     return record_type(**values), sorted(name for name in passed if name in known and name not in own)
 
@@ -441,9 +483,11 @@ def _unknown(name: str, own: Iterable[str], known: Iterable[str]) -> str:
     return f"{name} is not a parameter" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _missing_inputs(values: Mapping[str, Any], will_be_made: set[str]) -> list[str]:
-    problems = []
-    for name in values.keys() & (_INPUT_FOLDERS | _INPUT_FILES):
+def _missing_inputs(
+    record_type: type[Record], values: Mapping[str, Any], will_be_made: set[str]
+) -> list[str]:
+    problems, outputs = [], {"proc_data_path"} if record_type is Preprocess else set()
+    for name in values.keys() & (_INPUT_FOLDERS | _INPUT_FILES) - outputs:
         exists, kind = (os.path.isdir, "folder") if name in _INPUT_FOLDERS else (os.path.isfile, "file")
         paths = values[name] if isinstance(values[name], list | tuple) else [values[name]]
         for path in (resolve(path) for path in paths if isinstance(path, str) and path):

@@ -281,17 +281,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def make_demo_tables(meta_list: list[str]) -> None:
-    """Process the demonstration sets whose tables are asked for and missing.
+def make_demo_tables(paths: list[str]) -> None:
+    """Process the demonstration sets that are asked for and whose tables are missing.
 
     Parameters
     ----------
-    meta_list : list of str
-        Absolute paths of tables; those that are not of a demonstration set are left alone.
+    paths : list of str
+        Absolute paths of tables or of their folders; those that are not of a demonstration set are left
+        alone.
     """
     for name in demo.SETS:
-        meta_path = resolve(f"data/{name}/processed/meta.csv")
-        if meta_path in meta_list and not os.path.exists(meta_path):
+        folder = resolve(f"data/{name}/processed")
+        meta_path = os.path.join(folder, "meta.csv")
+        if {folder, meta_path} & {*paths} and not os.path.exists(meta_path):
             p = Preprocess(**demo.parameters(name))
             demo.make_missing(p, show_progress=False)
             run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)

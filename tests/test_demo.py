@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from synprep import demo, pairing, params
+from synprep import demo, pairing, params, preprocess
 from synprep.synthetic import make_chunk
 
 
@@ -42,6 +42,17 @@ def test_a_set_that_is_there_is_left_alone_and_the_line_is_the_same(project, cap
     demo.make_missing(p)
     assert capsys.readouterr().out.rsplit("\r", 1)[-1] == first == "Demonstration data in data/ds1: done\n"
     assert not (project / "data/ds1/em/1000379.npy").exists()
+
+
+def test_processed_sets_are_made_by_folder_or_table(project):
+    preprocess.make_demo_tables([str(project / "data" / "mine")])
+    assert not (project / "data").exists()
+    preprocess.make_demo_tables(
+        [str(project / "data/ds1/processed"), str(project / "data/ds2/processed/meta.csv")]
+    )
+    for name in ("ds1", "ds2"):
+        assert (project / "data" / name / "processed" / "sections.csv").exists()
+    assert not (project / "data/demo").exists()
 
 
 def test_other_folders_are_left_alone(project, capsys):

@@ -67,6 +67,52 @@ def test_example_histograms(ax):
     assert ax.lines[0].get_xdata()[ax.lines[0].get_ydata().argmax()] == 101.5  # grey levels 100 to 103
 
 
+RECORD = {
+    "synapse_ids": ["a", "b"],
+    "n_sections": 20,
+    "numbers": {
+        "blanked_sections": {"section_cutout_prob": {"value": 0.5}, "cutout_poisson_rate": {"value": 1.5}},
+        "section_variation": {"sectional_intensity_slope_half_width": {"value": 0.01}},
+    },
+    "blanked": {"n_chunks": [1, 0, 1], "model": [1.5, 0.3, 0.2]},
+    "neighbours": {
+        "n_section_pairs": 5,
+        "edges": [-0.03, -0.01, 0.01, 0.03],
+        "brightness": [0, 5, 0],
+        "contrast": [1, 2, 2],
+        "model": {"log_ratio": [-0.02, 0.0, 0.02], "n": [0.0, 5.0, 0.0]},
+    },
+}
+
+
+def test_blanked_sections(ax):
+    assert figures.blanked_sections(ax, RECORD) is ax
+    assert [bar.get_height() for bar in ax.patches] == [1, 0, 1]
+    assert ax.lines[0].get_ydata().tolist() == [1.5, 0.3, 0.2]
+    assert sorted(texts(ax)) == ["chunks", "model: probability 0.50, rate 1.50"]
+    assert ax.get_title() == "Blanked sections, 20 sections of 2 chunks"
+
+
+def test_neighbour_changes_in_percent(ax):
+    assert figures.neighbour_changes(ax, RECORD) is ax
+    contrast, brightness = (patch.get_data() for patch in ax.patches)
+    assert contrast.edges.tolist() == [-3, -1, 1, 3]
+    assert (contrast.values.tolist(), brightness.values.tolist()) == ([1, 2, 2], [0, 5, 0])
+    assert ax.lines[0].get_xdata().tolist() == [-2, 0, 2]
+    assert texts(ax) == ["contrast", "brightness", "model: slopes 1 ± 0.0100"]
+    assert ax.get_title() == "Neighbouring sections, 5 pairs of 2 chunks"
+
+
+def test_a_withheld_model_is_not_drawn(ax):
+    record = {**RECORD, "blanked": {"n_chunks": [2, 0], "model": None}}
+    record["neighbours"] = {**RECORD["neighbours"], "model": None}
+    for draw in (figures.blanked_sections, figures.neighbour_changes):
+        ax.clear()
+        draw(ax, record)
+        assert [line.get_xdata().size for line in ax.lines] == [0]
+        assert "model: withheld" in texts(ax)
+
+
 def test_cutout_classes(ax):
     counts = pd.Series(
         [1500, 300, 200, 0], index=["clean", "partly cut, kept", "partly cut, blanked", "black"]

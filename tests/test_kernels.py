@@ -56,6 +56,20 @@ def test_counts_of_labels_do_not_overflow(value):
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_count_by_label(order, shape):
+    em = random_array(shape, order)
+    mask = np.asarray(np.random.default_rng(1).integers(0, 6, shape, dtype=np.uint8), order=order)
+    is_blanked = np.arange(shape[2]) % 3 == 1
+    mask[0], mask[-1] = 2, 255
+    counts = kernels.count_by_label(em, mask, is_blanked)
+    expected = np.zeros((2, 5, 256), int)
+    np.add.at(expected, (is_blanked[None, None].astype(int), np.minimum(mask, 4), em), 1)
+    assert counts.dtype == np.int64
+    assert np.array_equal(counts, expected)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
 def test_slices_along_z(order):
     part = random_array((9, 8, 20), order)[:, :, 7:12]
     out = np.empty(part.shape, np.uint8)

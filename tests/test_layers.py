@@ -6,11 +6,23 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"errors", "kernels", "labels", "pair_checks", "paths", "sections", "synthetic", "table", "volume"},
-    {"execution", "pairing", "params", "storage"},
+    {
+        "augmentation",
+        "augmenter",
+        "errors",
+        "kernels",
+        "labels",
+        "pair_checks",
+        "paths",
+        "sections",
+        "synthetic",
+        "table",
+        "volume",
+    },
+    {"estimates", "execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
     {"planning"},
-    {"inspection", "merge", "preprocess", "survey", "verify"},
+    {"fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},
     {"figures"},
     {"widgets"},
 ]

@@ -202,6 +202,26 @@ def test_own_data_with_one_file_for_all_notebooks(small, tmp_path):
     assert [line.split(",")[1] for line in meta[1:]] == ["007__2_4_4_6.npy", "1__2_4_4_6.npy"]
 
 
+def test_a_fingerprint_of_own_data(write_pair, small, tmp_path):
+    for synapse_id in ("1", "007"):
+        write_pair(synapse_id, np.random.default_rng(len(synapse_id)).integers(1, 255, (8, 8, 20), np.uint8))
+    refused = run_with(tmp_path, "fingerprint", small)
+    assert "proc_data_path: there is no folder" in refused.stderr.strip().splitlines()[-1]
+    for notebook in ("preprocess", "fingerprint"):
+        checked(run_with(tmp_path, notebook, small))
+    reports = tmp_path / "made" / "reports"
+    assert sorted(os.listdir(reports)) == ["augmenter.yaml", "fingerprint.json", "fingerprint.png"]
+    values = yaml.safe_load((reports / "augmenter.yaml").read_text())
+    assert list(values) == ["norm_scale", "intensity_mean", "intensity_std", "axial_to_sagittal_spacing"]
+    (tmp_path / "made" / "processed" / "1__2_8_8_5.npy").write_bytes(b"text")
+    result = run_with(tmp_path, "fingerprint", small)
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-2:]
+    assert last[0] == "FailedChunksError: 1 chunk failed; all others are done:"
+    assert last[1].strip().startswith("1: not an npy file: 1__2_8_8_5.npy")
+    assert json.loads((reports / "fingerprint.json").read_text())["synapse_ids"] == ["007"]
+
+
 def test_a_second_run_all_is_not_disturbed_by_own_variables(small, tmp_path):
     """Run All twice in one kernel, with variables of one's own in between."""
     checked(run_with(tmp_path, "preprocess", small))

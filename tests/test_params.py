@@ -10,7 +10,13 @@ from synprep import params
 from synprep.errors import ParameterError
 from synprep.paths import project_root, resolve, shown
 
-MADE = ("data/demo/em", "data/demo/mask", "data/ds1/processed/meta.csv", "data/ds2/processed/meta.csv")
+MADE = (
+    "data/demo/em",
+    "data/demo/mask",
+    "data/demo/processed",
+    "data/ds1/processed/meta.csv",
+    "data/ds2/processed/meta.csv",
+)
 
 
 def problems(record_type=params.Preprocess, **passed):
@@ -83,6 +89,9 @@ def test_bad_value(name, value, message):
         (params.SectionVariation, "example_synapse_id", 83),  # YAML's octal 0123
         (params.SectionVariation, "intensity_slope", float("inf")),
         (params.SectionVariation, "intensity_slope", 0),
+        (params.Fingerprint, "proc_data_path", ""),
+        (params.Fingerprint, "n_workers", -1),
+        (params.Fingerprint, "seed", 0.5),
         (params.Merge, "on_conflict", "newest"),
         (params.Merge, "meta_list", []),
         (params.Merge, "meta_list", "data/ds1/processed/meta.csv"),
@@ -116,6 +125,13 @@ def test_all_problems_are_found_together(tmp_path):
 def test_missing_tables_are_found(tmp_path):
     (line,) = problems(params.Merge, meta_list=[str(tmp_path / "meta.csv"), "data/ds1/processed/meta.csv"])
     assert line == f"meta_list: there is no file {tmp_path / 'meta.csv'}"
+
+
+def test_a_processed_folder_is_an_output_of_one_notebook_and_an_input_of_others(tmp_path):
+    folder = str(tmp_path / "processed")
+    assert params.from_mapping(params.Preprocess, {"proc_data_path": folder}, MADE)
+    (line,) = problems(params.Fingerprint, proc_data_path=folder)
+    assert line == f"proc_data_path: there is no folder {folder}"
 
 
 def test_merged_table_must_not_be_one_of_the_sources():

@@ -22,6 +22,7 @@ RECORDS = {
     "preprocess": params.Preprocess,
     "inspect": params.Inspect,
     "merge": params.Merge,
+    "fingerprint": params.Fingerprint,
 }
 YAML_FILES = sorted((PROJECT / "params").glob("*.yaml"))
 

@@ -1,0 +1,289 @@
+"""What is put into a simulation of the augmenter's random changes comes back; what cannot be known, not."""
+
+import math
+
+import numpy as np
+import pytest
+
+from synprep import augmentation
+
+N_CHUNKS, N_SECTIONS = 200, 52
+
+
+def blanked(rng, n_sections, probability, rate):
+    """Number of blanked sections of each chunk."""
+    is_cut = rng.random(n_sections.shape) < probability
+    return np.where(is_cut, rng.binomial(n_sections, rate / n_sections), 0)
+
+
+class TestCutoutModel:
+    """2,000 chunks, of equal or of different depths; stated: probability within 0.06, rate within 10 %."""
+
+    @pytest.mark.parametrize(("probability", "rate"), [(0.5, 1.5), (0.5, 10.0), (0.9, 3.0), (0.2, 2.0)])
+    @pytest.mark.parametrize("depths", [(52, 53), (20, 257)], ids=["equal", "different"])
+    def test_what_was_put_in_comes_back(self, depths, probability, rate):
+        rng = np.random.default_rng(1)
+        n_sections = rng.integers(*depths, 2000)
+        n_blanked = blanked(rng, n_sections, probability, rate)
+        found = augmentation.cutout_model(n_sections, n_blanked)
+        assert found[0] == pytest.approx(probability, abs=0.06)
+        assert found[1] == pytest.approx(rate, rel=0.1)
+        assert found[2] == ""
+
+    def test_the_share_of_chunks_is_not_the_probability(self):
+        rng = np.random.default_rng(1)
+        n_sections = np.full(20_000, 52)
+        n_blanked = blanked(rng, n_sections, 0.5, 1.5)
+        assert (n_blanked > 0).mean() == pytest.approx(0.39, abs=0.01)
+        assert augmentation.cutout_model(n_sections, n_blanked)[0] == pytest.approx(0.5, abs=0.02)
+
+    def test_the_product_is_the_mean_count(self):
+        n_blanked = np.array([0, 0, 0, 0, 1, 1, 2, 5])
+        probability, rate, _ = augmentation.cutout_model(np.full(8, 10), n_blanked)
+        assert probability * rate == pytest.approx(n_blanked.mean(), rel=1e-9)
+
+    def test_the_values_are_the_most_likely_ones(self):
+        n_sections, n_blanked = np.full(8, 10), np.array([0, 0, 0, 0, 1, 1, 2, 5])
+        best = augmentation.cutout_model(n_sections, n_blanked)[:2]
+
+        def likelihood(probability, rate):
+            one_chunk = augmentation.expected_chunks(np.array([10]), probability, rate, 10)
+            return np.log(one_chunk[n_blanked]).sum()
+
+        others = [(best[0] + dp, best[1] + dr) for dp in (-0.01, 0, 0.01) for dr in (-0.01, 0, 0.01)]
+        assert max(likelihood(*other) for other in others) == likelihood(*best)
+
+    @pytest.mark.parametrize(
+        ("n_blanked", "reason"),
+        [
+            ([0, 0, 0], "no chunk has a blanked section"),
+            ([0, 1, 1], "no chunk has more than one blanked section: only their mean number is known"),
+        ],
+    )
+    def test_what_cannot_be_known(self, n_blanked, reason):
+        probability, rate, found = augmentation.cutout_model(np.full(3, 20), np.array(n_blanked))
+        assert math.isnan(probability)
+        assert math.isnan(rate)
+        assert found == reason
+
+    def test_at_most_every_chunk_is_cut(self):
+        n_blanked = np.array([1, 1, 1, 2, 2, 1])
+        assert augmentation.cutout_model(np.full(6, 20), n_blanked) == (1.0, pytest.approx(8 / 6), "")
+
+    def test_chunks_that_lose_everything(self):
+        found = augmentation.cutout_model(np.full(4, 5), np.array([5, 5, 0, 0]))
+        assert found[:2] == (0.5, pytest.approx(5))
+
+
+def test_expected_chunks():
+    expected = augmentation.expected_chunks(np.array([2, 2, 2, 2, 1]), 0.5, 1.0, 3)
+    assert expected.tolist() == pytest.approx([4 * (0.5 + 0.125) + 0.5, 4 * 0.25 + 0.5, 4 * 0.125, 0])
+    assert augmentation.expected_chunks(np.full(7, 5000), 0.5, 900.0, 5000).sum() == pytest.approx(7)
+
+
+@pytest.mark.parametrize(
+    ("is_blanked", "lengths"),
+    [([0, 0], []), ([1, 1, 1], [3]), ([1, 0, 0, 1, 1, 0, 1], [1, 2, 1])],
+)
+def test_run_lengths(is_blanked, lengths):
+    assert augmentation.run_lengths(np.array(is_blanked, dtype=bool)).tolist() == lengths
+
+
+def test_expected_runs_agree_with_all_arrangements():
+    arrangements = [
+        np.array([a, b, c, d], bool) for a in (0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)
+    ]
+    for k in range(5):
+        n_runs = [len(augmentation.run_lengths(one)) for one in arrangements if one.sum() == k]
+        assert augmentation.expected_runs(np.array([4]), np.array([k]))[0] == pytest.approx(np.mean(n_runs))
+
+
+class TestRatios:
+    """Log ratios of neighbours, their variance and their correlation."""
+
+    def test_no_ratio_reaches_across_a_section_that_is_left_out(self):
+        values = np.exp([0.0, 1.0, 3.0, 4.0, 4.5, 7.0])
+        is_usable = np.array([True, True, False, True, True, True])
+        ratios = augmentation.log_ratios(values, is_usable)
+        assert ratios == pytest.approx([-1, math.nan, math.nan, -0.5, -2.5], nan_ok=True)
+        assert augmentation.ratio_sums(ratios).tolist() == pytest.approx([3, 1 + 0.25 + 6.25, 1, 1.25])
+
+    def test_values_of_sections_left_out_do_not_matter(self):
+        ratios = augmentation.log_ratios(np.array([math.nan, 0.0, -1.0]), np.zeros(3, bool))
+        assert augmentation.ratio_sums(ratios).tolist() == [0, 0, 0, 0]
+
+    def test_a_single_section(self):
+        ratios = augmentation.log_ratios(np.array([5.0]), np.array([True]))
+        assert augmentation.ratio_sums(ratios).tolist() == [0, 0, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("sums", "variance", "autocorrelation"),
+        [([4, 8, 2, -2], 2, -0.5), ([1, 8, 0, 0], 8, math.nan), ([0, 0, 0, 0], math.nan, math.nan)],
+    )
+    def test_variance_and_autocorrelation(self, sums, variance, autocorrelation):
+        found = augmentation.variance_and_autocorrelation(np.array(sums, float))
+        assert found == pytest.approx((variance, autocorrelation), nan_ok=True)
+
+
+def autocorrelation(values_cz):
+    """Autocorrelation of the log ratios of chunks (rows), and how many products it is from."""
+    sums = [
+        augmentation.ratio_sums(augmentation.log_ratios(np.exp(z), np.ones(z.shape, bool))) for z in values_cz
+    ]
+    return augmentation.variance_and_autocorrelation(sum(sums))[1], int(sum(sums)[2])
+
+
+class TestDependence:
+    """Sections that vary independently are let through, others are not."""
+
+    @pytest.mark.parametrize("shape", [(2, 13), (10, 13), (200, 52)])
+    def test_independent_sections(self, shape):
+        """Of 100 data sets of any size hardly one is refused, and the standard error is the stated one."""
+        rng = np.random.default_rng(0)
+        found = [autocorrelation(rng.uniform(size=shape)) for _ in range(100 if shape[0] < 100 else 10)]
+        assert np.mean([augmentation.dependence(*one) == "" for one in found]) >= 0.99
+        if shape[0] == 10:
+            expected = math.sqrt(0.5 / found[0][1])
+            assert np.std([correlation for correlation, _ in found]) == pytest.approx(expected, rel=0.2)
+
+    @pytest.mark.parametrize("shape", [(10, 13), (200, 52)])
+    def test_a_random_walk(self, shape):
+        rng = np.random.default_rng(0)
+        found = augmentation.dependence(*autocorrelation(rng.normal(size=shape).cumsum(axis=1)))
+        assert "sections do not vary independently" in found
+        assert "not by -0.5" in found
+
+    def test_neighbours_that_correlate_by_a_half(self):
+        """Means of two neighbours: the log ratios do not correlate at all."""
+        rng = np.random.default_rng(0)
+        noise = rng.normal(size=(200, 53))
+        assert augmentation.dependence(*autocorrelation(noise[:, 1:] + noise[:, :-1])) != ""
+
+    @pytest.mark.parametrize("correlation", [-0.61, -0.39])
+    def test_the_tolerance_is_for_large_data_sets(self, correlation):
+        assert augmentation.dependence(correlation, 100_000) != ""
+        assert augmentation.dependence(correlation, 1_000) == ""
+
+    @pytest.mark.parametrize(("correlation", "n_products"), [(math.nan, 0), (-0.5, 12)])
+    def test_too_few(self, correlation, n_products):
+        assert augmentation.dependence(correlation, n_products).startswith("too few neighbouring sections")
+
+    def test_thirteen_will_do(self):
+        assert augmentation.dependence(-0.5, 13) == ""
+
+
+def sections(rng, slope, intercept, gamma, mean=0.45, std=0.16):
+    """Mean and standard deviation of the sections of chunks of equal tissue, and that tissue's pixels."""
+    shape = (N_CHUNKS, N_SECTIONS)
+    a, b, g = (rng.uniform(c - h, c + h, shape) for c, h in ((1, slope), (0, intercept), (1, gamma)))
+    pixels = rng.normal(mean, std, 500).clip(0.02, 1)
+    powers = pixels ** g[..., None] if gamma else np.broadcast_to(pixels, (*shape, pixels.size))
+    return a * powers.mean(axis=-1) + b, a * powers.std(axis=-1), pixels
+
+
+def estimated(mean_cz, std_cz):
+    is_usable = np.ones(N_SECTIONS, bool)
+    variances = []
+    for values in (std_cz, mean_cz):
+        sums = sum(augmentation.ratio_sums(augmentation.log_ratios(z, is_usable)) for z in values)
+        variances.append(augmentation.variance_and_autocorrelation(sums)[0])
+    return augmentation.half_widths(variances[0] / 2, variances[1] / 2, mean_cz.mean())
+
+
+class TestHalfWidths:
+    """200 chunks of 52 sections; stated: within 3 %."""
+
+    @pytest.mark.parametrize(
+        ("slope", "intercept"), [(0.1, 0.05), (0.1, 0.02), (0.02, 0.05), (0.005, 0.002), (0.003, 0.01)]
+    )
+    def test_what_was_put_in_comes_back(self, slope, intercept):
+        mean, std, _ = sections(np.random.default_rng(2), slope, intercept, 0)
+        assert estimated(mean, std) == pytest.approx((slope, intercept), rel=0.03)
+
+    def test_slopes_alone(self):
+        mean, std, _ = sections(np.random.default_rng(2), 0.1, 0, 0)
+        assert estimated(mean, std) == (pytest.approx(0.1, rel=0.02), pytest.approx(0, abs=1e-6))
+        ratios = np.log(mean[:, :-1] / mean[:, 1:])
+        assert ratios.std() == pytest.approx(0.1 * math.sqrt(2 / 3), rel=0.02)
+
+    def test_a_gamma_is_read_as_is_stated(self):
+        rng, slope, intercept, gamma = np.random.default_rng(2), 0.1, 0.05, 0.1
+        mean, std, pixels = sections(rng, slope, intercept, gamma)
+        counts = np.bincount(np.round(255 * pixels).astype(int), minlength=256)
+        on_mean, on_std = augmentation.gamma_effects(counts)
+        expected_slope = math.hypot(slope, on_std * gamma)
+        over = pixels.mean() ** 2 * (on_mean**2 - on_std**2) * gamma**2
+        found = estimated(mean, std)
+        assert found == pytest.approx((expected_slope, math.sqrt(intercept**2 + over)), rel=0.03)
+        assert found[0] == pytest.approx(slope, rel=0.05)  # slopes are hardly touched
+        assert found[1] > 1.1 * intercept
+
+    def test_contrast_that_varies_with_the_tissue(self):
+        """The brightness limits the slopes, and no intercept is made up."""
+        rng = np.random.default_rng(2)
+        mean, std, _ = sections(rng, 0.01, 0, 0)
+        found = estimated(mean, std * rng.uniform(0.95, 1.05, std.shape))
+        assert found == (pytest.approx(0.01, rel=0.03), 0.0)
+
+    def test_nothing_known(self):
+        assert augmentation.half_widths(math.nan, 1.0, 0.5) == pytest.approx(
+            (math.nan, math.nan), nan_ok=True
+        )
+
+
+def test_gamma_effects_are_the_changes():
+    counts = np.random.default_rng(0).integers(0, 50, 256)
+    x = np.repeat(np.arange(256) / 255, counts)
+    up, down = x**1.001, x**0.999
+    numeric = [(f(up) / f(down) - 1) / 0.002 for f in (np.mean, np.std)]
+    assert augmentation.gamma_effects(counts) == pytest.approx(numeric, rel=1e-3)
+
+
+@pytest.mark.parametrize("values", [[], [0], [7]])
+def test_gamma_effects_of_nothing(values):
+    counts = np.bincount(np.array(values, int), minlength=256)
+    assert augmentation.gamma_effects(counts) == pytest.approx((math.nan, math.nan), nan_ok=True)
+
+
+class TestBootstrap:
+    """Intervals of what other chunks would have given."""
+
+    @staticmethod
+    def mean(chunks):
+        return {"mean": chunks["x"].mean()}
+
+    def test_the_interval_of_a_mean(self):
+        x = np.random.default_rng(0).normal(size=400)
+        low, high = augmentation.bootstrap(self.mean, {"x": x}, 0)["mean"]
+        width = 2 * 1.96 * x.std() / math.sqrt(400)
+        assert high - low == pytest.approx(width, rel=0.1)
+        assert (low + high) / 2 == pytest.approx(x.mean(), abs=0.01)
+
+    def test_the_rows_of_a_chunk_stay_together(self):
+        chunks = {"x": np.arange(5), "y": np.arange(5)}
+        found = augmentation.bootstrap(lambda c: {"differ": float((c["x"] != c["y"]).sum())}, chunks, 0)
+        assert found == {"differ": (0.0, 0.0)}
+
+    @pytest.mark.parametrize("seed", [0, -1, 2**70])
+    def test_a_seed_gives_one_answer(self, seed):
+        chunks = {"x": np.arange(9.0) ** 2}
+        first = augmentation.bootstrap(self.mean, chunks, seed)
+        assert first == augmentation.bootstrap(self.mean, chunks, seed)
+        assert first != augmentation.bootstrap(self.mean, chunks, seed + 1)
+
+    def test_one_chunk_has_no_interval(self):
+        assert augmentation.bootstrap(self.mean, {"x": np.array([3.0])}, 0) == {"mean": None}
+
+    def test_what_most_resamples_do_not_give_has_no_interval(self):
+        def rarely(chunks):
+            return {"rare": 1.0 if 3 in chunks["x"] else math.nan}
+
+        assert augmentation.bootstrap(rarely, {"x": np.arange(5)}, 0) == {"rare": None}
+
+    def test_intervals_hold_the_truth(self):
+        """Of 100 data sets with 100 chunks each, about 95 have an interval around the true rate."""
+        rng, hits = np.random.default_rng(0), 0
+        for seed in range(100):
+            low, high = augmentation.bootstrap(self.mean, {"x": rng.binomial(52, 3 / 52, 100)}, seed)["mean"]
+            hits += low <= 3 <= high
+        assert 88 <= hits <= 99
