@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import pandas as pd
 from synprep import chunk, execution, ledger, pairing, storage, table
 from synprep.errors import (
     ChunkError,
-    OutputError,
     PairingError,
     ParameterError,
     TableError,
@@ -98,7 +96,7 @@ def make(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
         else:
             todo.append(pair)
             n_bytes += chunk.n_output_bytes(header, p)
-    _refuse_full_disk(n_bytes, p)
+    storage.refuse_full_disk(p.proc_data_path, n_bytes)
     return Plan(tuple(pairs), done, tuple(todo), tuple(problems), record_state)
 
 
@@ -164,13 +162,6 @@ def _check(pair: Pair) -> storage.Header:
     if {"/", "\\"} & {*pair.synapse_id}:
         raise ChunkError("synapse id would leave the output folder", pair.synapse_id)
     return chunk.check_pair(pair)[0]
-
-
-def _refuse_full_disk(n_bytes: int, p: Preprocess) -> None:
-    free = shutil.disk_usage(storage.existing(p.proc_data_path)).free
-    if n_bytes > free:
-        needed = f"the run will write {n_bytes / 1e9:.2f} GB and only {free / 1e9:.2f} GB are free"
-        raise OutputError(f"{p.proc_data_path}: {needed}")
 
 
 def _claims(found: Pairing) -> list[dict[str, str]]:
