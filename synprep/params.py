@@ -187,6 +187,9 @@ class Merge:
     on_conflict : str
         What to do when an id has different values in two tables: ``"error"``, or keep the ``"first"`` or
         the ``"last"`` row.
+    link_mode : str
+        Where the arrays are: ``"reference"``, in the old folders, by relative names; ``"hardlink"``, beside
+        the merged table as hard links; ``"copy"``, beside it as copies.
 
     Raises
     ------
@@ -199,6 +202,7 @@ class Merge:
     )
     merged_meta_path: str = "data/merged/meta.csv"
     on_conflict: str = "error"
+    link_mode: str = "reference"
 
     def __post_init__(self):
         _settle(self)
@@ -222,6 +226,14 @@ _RULES = {
     "max_failures": (lambda v: v >= 0, "must be 0 or more"),
     "voxel_size_xy_nm": (lambda v: v > 0, "must be greater than 0"),
     "on_conflict": (lambda v: v in ("error", "first", "last"), "must be error, first or last"),
+    "link_mode": (
+        lambda v: v in ("reference", "hardlink", "copy"),
+        "must be reference, hardlink or copy",
+    ),
+    "merged_meta_path": (
+        lambda v: os.path.basename(v) not in ("sections.csv", "run.json"),
+        "must not be named as one of the files beside it",
+    ),
     "meta_list": (lambda v: len(v) > 0, "must name at least one table"),
     "seg_mask_map": (
         lambda v: v.keys() == MASK_KEYS.keys() and len({*v.values()} & {*range(1, 256)}) == 3,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from synprep import chunk, execution, ledger, pairing, storage, table
+from synprep import chunk, dataset, execution, ledger, pairing, storage, table
 from synprep.errors import (
     ChunkError,
     PairingError,
@@ -76,7 +76,7 @@ def make(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
         If none of the ids of `synapse_ids_path` is paired, or two ids would share a file name in the output
         folder because its file system ignores case.
     ParameterError
-        If outputs would be read as inputs.
+        If outputs would be read as inputs, or the output folder holds a merged data set.
     TableError
         If the table of ids cannot be read, or `meta.csv` is there and of another data set.
     OutputError
@@ -115,7 +115,9 @@ def _choose(found: Pairing, p: Preprocess) -> list[Pair]:
 
 
 def _refuse_folder(p: Preprocess) -> None:
-    """Refuse an output folder in which the walk for inputs would find outputs that fit a pattern."""
+    """Refuse a merged data set's folder, and one in which the walk for inputs would find outputs."""
+    if dataset.is_merged(p.proc_data_path):
+        raise ParameterError(f"proc_data_path {p.proc_data_path} holds a merged data set: set another folder")
     name = table.filename("1", (2, 256, 256, 52))
     for kind in ("em", "mask"):
         folder, pattern = getattr(p, f"raw_{kind}_data_path"), getattr(p, f"{kind}_filename_pattern")

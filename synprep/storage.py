@@ -27,6 +27,8 @@ from synprep.errors import ChunkError, OutputError, TableError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_BLOCK_BYTES = 4 << 20
+
 
 @dataclass(frozen=True)
 class Header:
@@ -71,7 +73,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         another program holds the file open, the new file stays and the error gives its name.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
@@ -87,6 +89,10 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
 
 
 def _rename(temporary: Path, path: Path) -> None:
@@ -300,6 +306,67 @@ def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
     with replacing(path) as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.data)  # np.save would hide why a disk refuses
+
+
+def copy_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Copy a file, with its modification time.
+
+    Parameters
+    ----------
+    source : str or PathLike
+        File to copy.
+    path : str or PathLike
+        File to write or replace.
+
+    Raises
+    ------
+    ChunkError
+        If the source cannot be read.
+    OutputError
+        If the copy cannot be written.
+    """
+    with _opened(source) as file:
+        status = os.fstat(file.fileno())
+    with replacing(path) as file:
+        for block in _blocks(source):
+            file.write(block)
+    with suppress(OSError):  # the time only saves comparing bytes later
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _blocks(path: str | os.PathLike) -> Iterator[bytes]:
+    with _opened(path) as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def link_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Make a hard link, first under a temporary name.
+
+    Parameters
+    ----------
+    source : str or PathLike
+        File that gets a second name; of a symbolic link, the file that it leads to.
+    path : str or PathLike
+        The name; a file that has it is replaced.
+
+    Raises
+    ------
+    OutputError
+        If the file system has no hard links, or the link would have to lead to another one.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        os.link(os.path.realpath(source), temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"{path}: cannot be a hard link to {source}: {reason}; set link_mode to copy"
+        ) from error
+    finally:
+        _remove(temporary)  # renaming does nothing where both names are of one file already
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:

@@ -84,6 +84,8 @@ def test_bad_value(name, value, message):
         (params.SectionVariation, "intensity_slope", float("inf")),
         (params.SectionVariation, "intensity_slope", 0),
         (params.Merge, "on_conflict", "newest"),
+        (params.Merge, "link_mode", "symlink"),
+        (params.Merge, "merged_meta_path", "data/merged/sections.csv"),
         (params.Merge, "meta_list", []),
         (params.Merge, "meta_list", "data/ds1/processed/meta.csv"),
     ],
