@@ -62,7 +62,7 @@ def load_all(folder):
 
 
 def states(folder):
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+    return {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in folder.iterdir()}
 
 
 def rewrite(path, old, new, count=1):
@@ -270,9 +270,10 @@ class TestRefusals:
         ]
         assert not folder.exists()
 
-    def test_a_shape_of_rows_that_are_not_taken_does_not_matter(self, make_set, run, tables):
-        other = make_set("four", ["007", "1"], np.full((6, 6, 20), 9, np.uint8))
+    def test_a_data_set_of_which_no_row_is_taken_does_not_matter(self, make_set, run, folder, tables):
+        other = make_set("four", ["007", "1"], np.full((6, 6, 20), 9, np.uint8), voxel_size_xy_nm=4.0)
         assert len(run(meta_list=[other, tables[0]], on_conflict="last")[0]) == 2
+        assert dataset.load(folder).parameters["voxel_size_xy_nm"] == 8.0
 
     @pytest.mark.parametrize(
         ("parameters", "shown"),
@@ -302,9 +303,13 @@ class TestRefusals:
         ]
         assert not folder.exists()
 
-    def test_labels_of_channels_do_not_matter_where_the_em_is_not_cut(self, make_set, run, tables):
+    def test_labels_of_channels_do_not_matter_where_the_em_is_not_cut(
+        self, make_set, run, folder, tables, tmp_path
+    ):
         other = make_set("four", ["8"], output_channel_desc=[[1, 2]])
         assert len(run(meta_list=[tables[0], other])[0]) == 3
+        run(meta_list=[str(folder / "meta.csv"), tables[2]], merged_meta_path=str(tmp_path / "meta.csv"))
+        assert len(dataset.load(tmp_path).meta) == 5
 
     def test_the_folder_of_a_processed_set(self, run, tables, tmp_path):
         path = tmp_path / "lab" / "two" / "processed"
@@ -341,12 +346,13 @@ class TestFiles:
     """Linking and copying."""
 
     @pytest.mark.parametrize("mode", ["hardlink", "copy"])
-    def test_a_file_of_something_else_is_never_overwritten(self, run, folder, mode):
+    def test_a_file_of_something_else_is_never_overwritten(self, run, folder, tmp_path, mode):
         folder.mkdir()
         np.save(folder / "1__2_6_5_5.npy", np.zeros((2, 6, 5, 5), np.uint8))
+        (folder / "3__2_6_5_5.npy").symlink_to(tmp_path / "disk that is not there")
         before = states(folder)
         with pytest.raises(
-            OutputError, match=r"1 file in .*other content and not of a merge: 1__2_6_5_5\.npy;"
+            OutputError, match=r"2 files in .* and not of a merge: 1__2_6_5_5\.npy, 3__2_6_5_5\.npy;"
         ):
             run(link_mode=mode)
         assert {name: states(folder)[name] for name in before} == before
@@ -355,14 +361,19 @@ class TestFiles:
     @pytest.mark.parametrize("mode", ["hardlink", "copy"])
     def test_arrays_that_were_processed_again_follow(self, run, folder, tables, mode):
         run(link_mode=mode)
-        source = os.path.join(os.path.dirname(tables[2]), "5__2_6_5_5.npy")
-        storage.save_array(source, np.load(source)[:, ::-1])
-        before = states(folder)
-        run(link_mode=mode)
-        changed = {name for name, state in states(folder).items() if before[name] != state}
-        assert {"5__2_6_5_5.npy", "run.json"} <= changed
-        assert not changed & {"1__2_6_5_5.npy", "007__2_6_5_5.npy"}
-        assert np.array_equal(np.load(folder / "5__2_6_5_5.npy"), np.load(source))
+        for table, name in ((tables[2], "5__2_6_5_5.npy"), (tables[0], "1__2_6_5_5.npy")):
+            source = os.path.join(os.path.dirname(table), name)
+            storage.save_array(source, np.load(source)[:, ::-1])
+            before = states(folder)
+            run(link_mode=mode)
+            changed = {name for name, state in states(folder).items() if before[name] != state}
+            assert [name for name in changed if name.endswith(".npy")] == [name]
+            assert np.array_equal(np.load(folder / name), np.load(source))
+
+    def test_copies_with_the_time_of_their_source_are_not_read_again(self, run, monkeypatch):
+        run(link_mode="copy")
+        monkeypatch.setattr(links.filecmp, "cmp", None)
+        run(link_mode="copy")
 
     def test_no_table_describes_arrays_that_are_being_replaced(self, run, folder, tables, monkeypatch):
         run(link_mode="copy")
