@@ -25,6 +25,7 @@ from synprep.pairing import Pair, Pairing
 from synprep.params import Preprocess
 from synprep.paths import shown
 
+_SEVERITIES = ["error", "unfit", "warning", "note"]  # the worst first
 _N_THREADS = 8  # that wait for headers; reading them is all waiting
 
 
@@ -209,14 +210,14 @@ def group_problems(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     -------
     DataFrame
         Index `problem`, without what was found in single chunks; columns `severity`, `chunks` (how many) and
-        `examples` (files, or synapse ids). Errors first, then the most frequent; "none" if there are none.
+        `examples` (files, or synapse ids). The worst first, then the most frequent; "none" if there are none.
     """
     examples = defaultdict(list)
     for row in rows:
         _, *found = row["problem"].split(": ")
         is_file = found and found[0].endswith(".npy")
         examples[row["severity"], kind_of(row["problem"])].append(found[0] if is_file else row["synapse_id"])
-    grouped = sorted(examples.items(), key=lambda item: (item[0][0], -len(item[1])))
+    grouped = sorted(examples.items(), key=lambda item: (_SEVERITIES.index(item[0][0]), -len(item[1])))
     values = [(kind, severity, len(names), listed(names, 3)) for (severity, kind), names in grouped]
     columns = ["problem", "severity", "chunks", "examples"]
     return pd.DataFrame(values or [("none", "", 0, "")], columns=columns).set_index("problem")
