@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from synprep import dataset, execution, ledger, links, storage, table
+from synprep import agreement, dataset, execution, ledger, links, storage, table
 from synprep.errors import ChunkError, TableError, counted, listed
 from synprep.links import Link
 from synprep.params import Merge
@@ -18,13 +18,6 @@ from synprep.table import META_COLUMNS, SECTION_COLUMNS
 
 _N_THREADS = 8  # that wait for headers
 _COMPANIONS = ("sections.csv", "run.json")  # beside the table of a whole data set
-_MUST_AGREE = (
-    "cut_intensity_with_seg_masks",
-    "output_channel_desc",
-    "axial_to_sagittal_spacing",
-    "voxel_size_xy_nm",
-)
-_MAY_DIFFER = ("cutout_threshold", "cutout_pixel_value", "seg_mask_map")
 _PASSING = ("versions", "commit", "started", "ended")  # what differs between runs that do the same
 
 
@@ -50,6 +43,11 @@ class _Joined:
     def used(self) -> list[_Source]:
         """Those that rows are from; all of them when there is no row."""
         return [self.sources[number] for number in self.rows.index.unique()] or self.sources
+
+    @property
+    def parameters(self) -> list[tuple[str, dict[str, Any]]]:
+        """Path and parameters of those that rows are from, as far as they are known."""
+        return [(source.path, source.record["parameters"]) for source in self.used if source.record]
 
 
 def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
@@ -101,12 +99,11 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
         names = links.names(rows["filename"], folder, p.link_mode)
         merged = rows.assign(filename=names).reset_index(drop=True)
         sections, lack = _sections(joined, shape)
-        record = {} if lack else _record(joined, shape, p)
+        record = {} if lack else _record(joined, shape, p) | {"started": started}
         contents = _contents(merged, sections, p)
         if todo or _lasting(record) != _lasting(before) or storage.differing(folder, contents):
-            record |= {"started": started, "ended": ledger.now()} if record else {}
             notes += _save(contents, record, todo, p, show_progress)
-    notes += [*lack, *_differences(joined.used), *_strangers(folder, names)]
+    notes += [*lack, *agreement.differences(joined.parameters), *_strangers(folder, names)]
     for path in p.meta_list:
         notes = [note.replace(path, shown(path)) for note in notes]
     return merged, notes
@@ -117,11 +114,12 @@ def _read(path: str) -> _Source:
     meta, sections, record, lack = storage.read_table(path), pd.DataFrame(), {}, ""
     folder = Path(path).parent
     try:
-        record = dataset.read_record(folder)
+        found = dataset.read_record(folder)
+        _require(found["parameters"], agreement.MUST_AGREE, folder / "run.json")
+        record = found
         sections = storage.read_table(folder / "sections.csv")
-        _require(meta, META_COLUMNS, path)
         _require(sections, SECTION_COLUMNS, folder / "sections.csv")
-        _require(record["parameters"], set(_MUST_AGREE) - {"output_channel_desc"}, folder / "run.json")
+        _require(meta, META_COLUMNS, path)
     except TableError as error:
         lack = str(error).replace(str(folder), shown(folder))
     return _Source(path, meta, sections, record, lack)
@@ -139,7 +137,7 @@ def _check(joined: _Joined, show_progress: bool) -> tuple[int, ...] | None:
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise TableError(f"{counted(len(missing), 'file')} named in the tables not found: {listed(missing)}")
-    _refuse_other_meaning(joined.used)
+    agreement.require_one_meaning(joined.parameters)
     headers = dict(
         execution.attempt_all(storage.read_header, paths, "Reading headers", show_progress, _N_THREADS)
     )
@@ -149,53 +147,9 @@ def _check(joined: _Joined, show_progress: bool) -> tuple[int, ...] | None:
             f"{counted(len(damaged), 'file')} named in the tables cannot be used: {listed(damaged)}"
         )
     kinds = [(headers[path].shape, str(headers[path].dtype)) for path in paths]
-    if len({*kinds}) > 1:
-        _refuse_shapes(Counter(zip(joined.rows.index, kinds, strict=True)), joined.sources)
+    tables = [joined.sources[number].path for number in joined.rows.index]
+    agreement.require_one_kind(Counter((path, *kind) for path, kind in zip(tables, kinds, strict=True)))
     return kinds[0][0] if kinds else None
-
-
-def _refuse_shapes(counts: Mapping[tuple, int], sources: Sequence[_Source]) -> None:
-    lines = pd.DataFrame(
-        [
-            (shown(sources[number].path), " x ".join(map(str, shape)), dtype, n)
-            for (number, (shape, dtype)), n in sorted(counts.items())
-        ],
-        columns=["table", "shape", "type", "chunks"],
-    )
-    raise TableError(_with_table("chunks of different shapes do not make one data set", lines))
-
-
-def _with_table(text: str, lines: pd.DataFrame) -> str:
-    return "\n  ".join([text + ":", *lines.to_string(index=False).splitlines()])
-
-
-def _meaning(source: _Source) -> dict[str, Any]:
-    """What must be equal; the channels' labels only matter where the EM is cut."""
-    meaning = {name: source.record["parameters"].get(name) for name in _MUST_AGREE}
-    is_cut = meaning["cut_intensity_with_seg_masks"]
-    return meaning | ({} if is_cut else {"output_channel_desc": "-"})
-
-
-def _refuse_other_meaning(sources: Iterable[_Source]) -> None:
-    known = [source for source in sources if source.record]
-    meanings = [_meaning(source) for source in known]
-    differing = [name for name in _MUST_AGREE if any(m[name] != meanings[0][name] for m in meanings)]
-    if differing:
-        lines = pd.DataFrame(meanings)[differing].astype(str)
-        lines.insert(0, "table", [shown(source.path) for source in known])
-        raise TableError(_with_table("data sets made with different parameters do not make one", lines))
-
-
-def _differences(sources: Iterable[_Source]) -> list[str]:
-    """Say which parameters differ that a model need not care about."""
-    known = [source for source in sources if source.record]
-    notes = []
-    for name in _MAY_DIFFER:
-        values = [source.record["parameters"].get(name, "several values") for source in known]
-        if any(value != values[0] for value in values):
-            pairs = zip(values, known, strict=True)
-            notes.append(f"{name} differs: " + ", ".join(f"{value} in {s.path}" for value, s in pairs))
-    return notes
 
 
 def _refuse_folder(p: Merge) -> dict[str, Any]:
@@ -251,22 +205,12 @@ def _record(joined: _Joined, shape: tuple[int, ...] | None, p: Merge) -> dict[st
         for number, source in enumerate(joined.sources)
     ]
     return {
-        "parameters": _common([source.record["parameters"] for source in joined.used]),
+        "parameters": agreement.in_common([values for _, values in joined.parameters]),
         "table": os.path.basename(p.merged_meta_path),
         "sources": sources,
         "on_conflict": p.on_conflict,
         "link_mode": p.link_mode,
         **ledger.versions(),
-    }
-
-
-def _common(parameters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Values that all have in common; paths and addresses say nothing about a merged set."""
-    return {
-        name: value
-        for name, value in parameters[0].items()
-        if not name.endswith("_path") and name != "scheduler"
-        if all(name in other and other[name] == value for other in parameters)
     }
 
 
@@ -290,7 +234,7 @@ def _save(
         storage.remove(folder / companion)
     links.make(todo, folder, p.link_mode, show_progress)
     if record:  # first, since it says that the other files are of a merged set
-        storage.save_json(folder / "run.json", record)
+        storage.save_json(folder / "run.json", {**record, "ended": ledger.now()})
     return storage.save_tables(folder, contents, old)[0]
 
 

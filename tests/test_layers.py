@@ -9,7 +9,7 @@ FLOORS = [
     {"errors", "kernels", "labels", "paths", "sections", "synthetic", "table", "volume"},
     {"execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
-    {"links", "planning"},
+    {"agreement", "links", "planning"},
     {"merge", "preprocess", "survey", "verify"},
     {"figures"},
 ]

@@ -228,6 +228,23 @@ class TestRecord:
         run()
         assert states(folder) == before
 
+    def test_a_record_of_another_tool_is_not_compared(self, run, folder, tables):
+        path = os.path.join(os.path.dirname(tables[2]), "run.json")
+        storage.save_json(path, {"parameters": {"voxel_size_xy_nm": 4.0}})
+        merged, notes = run()
+        assert len(merged) == 5
+        assert notes[1].endswith("run.json has no axial_to_sagittal_spacing, cut_intensity_with_seg_masks")
+
+    @pytest.mark.parametrize(
+        ("name", "column"), [("meta.csv", "n_cutout_sections"), ("sections.csv", "mean")]
+    )
+    def test_a_column_that_is_not_there_leaves_a_table_alone(self, run, folder, tables, name, column):
+        path = os.path.join(os.path.dirname(tables[2]), name)
+        storage.save_table(path, storage.read_table(path).drop(columns=column))
+        _, notes = run()
+        assert f"{name} has no {column}" in notes[-1]
+        assert not (folder / "run.json").exists()
+
     def test_sections_that_are_not_whole_leave_a_table_alone(self, run, folder, tables):
         path = os.path.join(os.path.dirname(tables[2]), "sections.csv")
         storage.save_table(path, storage.read_table(path).iloc[1:])
