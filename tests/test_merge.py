@@ -287,6 +287,12 @@ class TestRefusals:
         ]
         assert not folder.exists()
 
+    def test_different_types_are_shown_by_table(self, run, tables):
+        path = os.path.join(os.path.dirname(tables[1]), "3__2_6_5_5.npy")
+        np.save(path, np.load(path).astype(np.float32))
+        with pytest.raises(TableError, match=r"(?s)shape or type .* float32 +1"):
+            run()
+
     def test_a_data_set_of_which_no_row_is_taken_does_not_matter(self, make_set, run, folder, tables):
         other = make_set("four", ["007", "1"], np.full((6, 6, 20), 9, np.uint8), voxel_size_xy_nm=4.0)
         assert len(run(meta_list=[other, tables[0]], on_conflict="last")[0]) == 2
