@@ -17,14 +17,14 @@ demo: $(INSTALLED)
 	@$(call papermill,preprocess,ds1)
 	@$(call papermill,preprocess,ds2)
 	@$(call papermill,merge,merge)
-	@$(call papermill,fingerprint,demo)
+	@$(call papermill,fingerprint,merge)
 	@echo
 	@echo "All notebooks ran. Look at:"
 	@echo "  out/*.ipynb             the executed notebooks; open them with $(BIN)/jupyter lab out"
 	@echo "  data/demo/reports/      figures and numbers of the exploratory notebooks"
 	@echo "  data/demo/processed/    tensors, meta.csv and sections.csv"
 	@echo "  data/merged/meta.csv    two small data sets merged into one table"
-	@echo "  data/demo/reports/augmenter.yaml   what to configure training with"
+	@echo "  data/merged/reports/augmenter.yaml   what to configure training with"
 	@echo "Next: copy params/ds1.yaml, put your own folders into it, and pass it with -f."
 
 # What papermill says is shown only if it fails.

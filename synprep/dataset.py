@@ -90,12 +90,53 @@ def read_parameters(folder: str | Path) -> dict[str, Any]:
     TableError
         If there is no `run.json`, or it cannot be read.
     """
+    return read_record(folder)["parameters"]
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """Read how a data set was made.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder with `run.json`.
+
+    Returns
+    -------
+    dict of str to object
+        What preprocess or merge has written there; parameters is a dict, and a merged data set has sources.
+
+    Raises
+    ------
+    TableError
+        If there is no `run.json`, or it cannot be read.
+    """
     path = Path(folder, "run.json")
     try:
-        return dict(json.loads(path.read_text("utf-8"))["parameters"])
+        record = json.loads(path.read_text("utf-8"))
+        return record | {"parameters": dict(record["parameters"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a run record"
         raise TableError(f"{path}: {reason}; preprocess and merge write it beside meta.csv") from error
+
+
+def is_merged(folder: str | Path) -> bool:
+    """Tell whether a folder holds a merged data set.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Any folder.
+
+    Returns
+    -------
+    bool
+        True if it has a `run.json` that merge has written.
+    """
+    try:
+        return "sources" in read_record(folder)
+    except TableError:
+        return False
 
 
 def _typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:

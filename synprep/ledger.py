@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from pathlib import Path
 
 import filelock
 import numpy as np
+import pandas as pd
 
+import synprep
 from synprep import storage
 from synprep.errors import LockedError, OutputError
 from synprep.pairing import Pair
 from synprep.params import Preprocess
+from synprep.paths import project_root
 from synprep.table import SECTION_COLUMNS
 
 HIDDEN = ".synprep"
@@ -277,9 +281,8 @@ def sign(folder: str | os.PathLike) -> None:
     folder : str or PathLike
         Output folder, locked by this run.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     storage.save_json(
-        Path(folder, HIDDEN, _OWNER), {"process": os.getpid(), "host": platform.node(), "since": now}
+        Path(folder, HIDDEN, _OWNER), {"process": os.getpid(), "host": platform.node(), "since": now()}
     )
 
 
@@ -313,3 +316,34 @@ def fingerprint(pairs: Sequence[Pair], p: Preprocess) -> str:
             relative = Path(path).relative_to(folder).as_posix()
             digest.update(f"{pair.synapse_id}\t{relative}\t{size}\n".encode())
     return digest.hexdigest()
+
+
+def versions() -> dict[str, dict[str, str] | str | None]:
+    """What a result was made with, for its run record.
+
+    Returns
+    -------
+    dict
+        versions: of Python, synprep, NumPy and pandas; commit: of the project, None outside a git checkout.
+    """
+    numbers = {"python": platform.python_version(), "synprep": synprep.__version__}
+    return {"versions": numbers | {"numpy": np.__version__, "pandas": pd.__version__}, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def now() -> str:
+    """Time for a run record.
+
+    Returns
+    -------
+    str
+        Such as ``"2026-11-22T08:15:00+00:00"``.
+    """
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -249,6 +249,9 @@ class Merge:
     on_conflict : str
         What to do when an id has different values in two tables: ``"error"``, or keep the ``"first"`` or
         the ``"last"`` row.
+    link_mode : str
+        Where the arrays are: ``"reference"``, in the old folders, by relative names; ``"hardlink"``, beside
+        the merged table as hard links; ``"copy"``, beside it as copies.
 
     Raises
     ------
@@ -261,6 +264,7 @@ class Merge:
     )
     merged_meta_path: str = "data/merged/meta.csv"
     on_conflict: str = "error"
+    link_mode: str = "reference"
 
     def __post_init__(self):
         _settle(self)
@@ -328,6 +332,14 @@ _RULES = {
     "on_conflict": (lambda v: v in ("error", "first", "last"), "must be error, first or last"),
     "n_examples": (lambda v: 1 <= v <= 100, "must be from 1 to 100"),
     "order_by": (lambda v: v in ("worst", "random", "table"), "must be worst, random or table"),
+    "link_mode": (
+        lambda v: v in ("reference", "hardlink", "copy"),
+        "must be reference, hardlink or copy",
+    ),
+    "merged_meta_path": (
+        lambda v: os.path.basename(v) not in ("sections.csv", "run.json"),
+        "must not be named as one of the files beside it",
+    ),
     "meta_list": (lambda v: len(v) > 0, "must name at least one table"),
     "seg_mask_map": (
         lambda v: v.keys() == MASK_KEYS.keys() and len({*v.values()} & {*range(1, 256)}) == 3,

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from synprep import chunk, execution, ledger, pairing, storage, table
+from synprep import chunk, dataset, execution, ledger, pairing, storage, table
 from synprep.errors import (
     ChunkError,
-    OutputError,
     PairingError,
     ParameterError,
     TableError,
@@ -27,6 +25,7 @@ from synprep.pairing import Pair, Pairing
 from synprep.params import Preprocess
 from synprep.paths import shown
 
+_SEVERITIES = ["error", "unfit", "warning", "note"]  # the worst first
 _N_THREADS = 8  # that wait for headers; reading them is all waiting
 
 
@@ -78,7 +77,7 @@ def make(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
         If none of the ids of `synapse_ids_path` is paired, or two ids would share a file name in the output
         folder because its file system ignores case.
     ParameterError
-        If outputs would be read as inputs.
+        If outputs would be read as inputs, or the output folder holds a merged data set.
     TableError
         If the table of ids cannot be read, or `meta.csv` is there and of another data set.
     OutputError
@@ -100,7 +99,7 @@ def make(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
             todo.append(pair)
             n_bytes += chunk.n_output_bytes(header, p)
     _say_what_is_missing(found, wanted)
-    _refuse_full_disk(n_bytes, p)
+    storage.refuse_full_disk(p.proc_data_path, n_bytes)
     return Plan(tuple(pairs), done, tuple(todo), tuple(problems), record_state)
 
 
@@ -121,7 +120,9 @@ def _say_what_is_missing(found: Pairing, wanted: Iterable[str] | None) -> None:
 
 
 def _refuse_folder(p: Preprocess) -> None:
-    """Refuse an output folder in which the walk for inputs would find outputs that fit a pattern."""
+    """Refuse a merged data set's folder, and one in which the walk for inputs would find outputs."""
+    if dataset.is_merged(p.proc_data_path):
+        raise ParameterError(f"proc_data_path {p.proc_data_path} holds a merged data set: set another folder")
     name = table.filename("1", (2, 256, 256, 52))
     for kind in ("em", "mask"):
         folder, pattern = getattr(p, f"raw_{kind}_data_path"), getattr(p, f"{kind}_filename_pattern")
@@ -170,13 +171,6 @@ def _check(pair: Pair) -> storage.Header:
     return chunk.check_pair(pair)[0]
 
 
-def _refuse_full_disk(n_bytes: int, p: Preprocess) -> None:
-    free = shutil.disk_usage(storage.existing(p.proc_data_path)).free
-    if n_bytes > free:
-        needed = f"the run will write {n_bytes / 1e9:.2f} GB and only {free / 1e9:.2f} GB are free"
-        raise OutputError(f"{p.proc_data_path}: {needed}")
-
-
 def _claims(found: Pairing) -> list[dict[str, str]]:
     return [
         problem_row(Pair(synapse_id, ""), "error", "pairing", f"claimed by several files: {listed(paths)}")
@@ -220,14 +214,14 @@ def group_problems(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     -------
     DataFrame
         Index `problem`, without what was found in single chunks; columns `severity`, `chunks` (how many) and
-        `examples` (files, or synapse ids). Errors first, then the most frequent; "none" if there are none.
+        `examples` (files, or synapse ids). The worst first, then the most frequent; "none" if there are none.
     """
     examples = defaultdict(list)
     for row in rows:
         _, *found = row["problem"].split(": ")
         is_file = found and found[0].endswith(".npy")
         examples[row["severity"], kind_of(row["problem"])].append(found[0] if is_file else row["synapse_id"])
-    grouped = sorted(examples.items(), key=lambda item: (item[0][0], -len(item[1])))
+    grouped = sorted(examples.items(), key=lambda item: (_SEVERITIES.index(item[0][0]), -len(item[1])))
     values = [(kind, severity, len(names), listed(names, 3)) for (severity, kind), names in grouped]
     columns = ["problem", "severity", "chunks", "examples"]
     return pd.DataFrame(values or [("none", "", 0, "")], columns=columns).set_index("problem")

@@ -1,24 +1,18 @@
 """A whole data set: raw pairs in, tensors and tables out; resumable, and never stopped by a bad chunk."""
 
 import os
-import platform
-import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-import synprep
 from synprep import chunk, demo, execution, ledger, pairing, planning, storage, table
 from synprep.errors import ChunkError, LockedError, counted, listed
 from synprep.ledger import Entry
 from synprep.pairing import Pair
 from synprep.params import Preprocess
-from synprep.paths import project_root, resolve, shown
+from synprep.paths import resolve, shown
 from synprep.planning import Plan
 
 
@@ -99,7 +93,7 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     OutputError
         If the output cannot be written: a full disk, a quota, no permission.
     """
-    started, folder = _now(), Path(p.proc_data_path)
+    started, folder = ledger.now(), Path(p.proc_data_path)
     with ledger.locked(folder):
         if ledger.record_state(folder) != plan.record_state:
             raise LockedError(f"another run has written to {folder} in the meantime: run again")
@@ -170,7 +164,8 @@ def _finish(
         "sections.csv": table.sections_table({key: entry.sections for key, entry in entries.items()}),
         "problems.csv": table.problems_table(problems),
     }
-    notes, is_changed = _save_tables(tables, folder, old)
+    contents = {name: storage.table_bytes(content) for name, content in tables.items()}
+    notes, is_changed = storage.save_tables(folder, contents, old)
     counts = _counts(plan, tables["problems.csv"])
     fingerprint = ledger.fingerprint(plan.pairs, p)
     is_idle = counts["done"] == 0 and not is_changed
@@ -190,24 +185,6 @@ def _finish(
     return Result(*tables.values(), counts, fingerprint, tuple(notes))
 
 
-def _save_tables(
-    tables: Mapping[str, pd.DataFrame], folder: Path, old: Path | None
-) -> tuple[list[str], bool]:
-    """Write the tables that differ from the files there; keep an old `meta.csv` if its rows change."""
-    contents = {name: storage.table_bytes(content) for name, content in tables.items()}
-    before = {name: (folder / name).read_bytes() if (folder / name).exists() else None for name in contents}
-    if before["meta.csv"] and not contents["meta.csv"].startswith(before["meta.csv"]):
-        old = storage.move_aside(folder / "meta.csv")
-    changed = [name for name, content in contents.items() if content != before[name]]
-    for name in reversed(changed):  # meta.csv last: when it is there, all else is
-        storage.save_bytes(folder / name, contents[name])
-    if old and old.read_bytes() == contents["meta.csv"]:
-        storage.remove(old)
-    elif old:
-        return [f"meta.csv differs from the one that was there, which is kept as {old.name}"], True
-    return [], bool(changed)
-
-
 def _counts(plan: Plan, problems: pd.DataFrame) -> dict[str, int]:
     severities = {name: set(rows["synapse_id"]) for name, rows in problems.groupby("severity")}
     n_failed = len(severities.get("error", ()))
@@ -221,9 +198,7 @@ def _counts(plan: Plan, problems: pd.DataFrame) -> dict[str, int]:
 
 
 def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:
-    """Say which arrays in the folder the table does not list, such as those of chunks that are gone."""
-    names = {entry.name for entry in os.scandir(folder) if entry.name.endswith(".npy")}
-    strangers = sorted(names - {*meta["filename"]})
+    strangers = storage.unlisted_arrays(folder, meta["filename"])
     n_files = counted(len(strangers), "array file")
     return [f"{n_files} not in meta.csv, kept: {listed(strangers, 10)}"] if strangers else []
 
@@ -256,29 +231,14 @@ def shared_warnings(problems: pd.DataFrame, n_chunks: int) -> list[str]:
 
 
 def _provenance(p: Preprocess, counts: dict[str, int], fingerprint: str, started: str) -> dict:
-    versions = {"python": platform.python_version(), "synprep": synprep.__version__}
     return {
         "parameters": asdict(p),
-        "versions": versions | {"numpy": np.__version__, "pandas": pd.__version__},
-        "commit": _commit(),
+        **ledger.versions(),
         "counts": counts,
         "input_fingerprint": fingerprint,
         "started": started,
-        "ended": _now(),
+        "ended": ledger.now(),
     }
-
-
-def _commit() -> str | None:
-    """Commit of the project, if it is in a git checkout."""
-    command = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def make_demo_tables(paths: list[str]) -> None:

@@ -10,10 +10,11 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +28,8 @@ from synprep.errors import ChunkError, OutputError, TableError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         another program holds the file open, the new file stays and the error gives its name.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
@@ -90,6 +93,10 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         raise
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
+
+
 def _rename(temporary: Path, path: Path) -> None:
     try:
         os.replace(temporary, path)
@@ -100,6 +107,27 @@ def _rename(temporary: Path, path: Path) -> None:
 def _remove(temporary: Path) -> None:
     with suppress(OSError):
         temporary.unlink()
+
+
+def refuse_full_disk(folder: str | os.PathLike, n_bytes: int) -> None:
+    """Raise an error if a disk has no room for what is to be written.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Absolute path of the output folder; it may be missing.
+    n_bytes : int
+        How much is to be written.
+
+    Raises
+    ------
+    OutputError
+        If less is free.
+    """
+    free = shutil.disk_usage(existing(folder)).free
+    if n_bytes > free:
+        needed = f"the run will write {n_bytes / 1e9:.2f} GB and only {free / 1e9:.2f} GB are free"
+        raise OutputError(f"{folder}: {needed}")
 
 
 def clean_up(folder: str | os.PathLike) -> None:
@@ -294,6 +322,67 @@ def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
         file.write(array.data)  # np.save would hide why a disk refuses
 
 
+def copy_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Copy a file, with its modification time.
+
+    Parameters
+    ----------
+    source : str or PathLike
+        File to copy.
+    path : str or PathLike
+        File to write or replace.
+
+    Raises
+    ------
+    ChunkError
+        If the source cannot be read.
+    OutputError
+        If the copy cannot be written.
+    """
+    with _opened(source) as file:
+        status = os.fstat(file.fileno())
+    with replacing(path) as file:
+        for block in _blocks(source):
+            file.write(block)
+    with suppress(OSError):  # the time only saves comparing bytes later
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _blocks(path: str | os.PathLike) -> Iterator[bytes]:
+    with _opened(path) as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def link_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Make a hard link, first under a temporary name.
+
+    Parameters
+    ----------
+    source : str or PathLike
+        File that gets a second name; of a symbolic link, the file that it leads to.
+    path : str or PathLike
+        The name; a file that has it is replaced.
+
+    Raises
+    ------
+    OutputError
+        If the file system has no hard links, or the link would have to lead to another one.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        os.link(os.path.realpath(source), temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"{path}: cannot be a hard link to {source}: {reason}; set link_mode to copy"
+        ) from error
+    finally:
+        _remove(temporary)  # renaming does nothing where both names are of one file already
+
+
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """Read a table of chunks with every value as the text that it is in the file.
 
@@ -348,6 +437,80 @@ def table_bytes(table: pd.DataFrame) -> bytes:
         CSV with LF line ends, without the index.
     """
     return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def save_tables(
+    folder: str | os.PathLike, contents: Mapping[str, bytes], old: Path | None = None
+) -> tuple[list[str], bool]:
+    """Write the tables of a data set that differ from the files there.
+
+    Models index the table of chunks by row: unless the new one only has more rows at its end, the old one is
+    kept under a numbered name.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Folder of the data set.
+    contents : mapping of str to bytes
+        Text of each table by file name, see `table_bytes`; the table of chunks first.
+    old : Path, optional
+        Where the old table of chunks went, if it was moved aside before.
+
+    Returns
+    -------
+    notes : list of str
+        Which table was kept, if one was.
+    is_changed : bool
+        False if every file was as it is to be.
+    """
+    folder, changed = Path(folder), differing(folder, contents)
+    name, content = next(iter(contents.items()))
+    if name in changed and (folder / name).exists() and not content.startswith((folder / name).read_bytes()):
+        old = move_aside(folder / name)
+    for changed_name in reversed(changed):  # the table of chunks last: when it is there, all else is
+        save_bytes(folder / changed_name, contents[changed_name])
+    if old and old.read_bytes() == content:
+        remove(old)
+    elif old:
+        return [f"{name} differs from the one that was there, which is kept as {old.name}"], True
+    return [], bool(changed)
+
+
+def differing(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> list[str]:
+    """Tell which files of a folder are missing or hold something else.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Folder.
+    contents : mapping of str to bytes
+        What each file is to hold, by name.
+
+    Returns
+    -------
+    list of str
+        Their names, in the order of `contents`.
+    """
+    paths = {name: Path(folder, name) for name in contents}
+    return [name for name, path in paths.items() if not path.exists() or path.read_bytes() != contents[name]]
+
+
+def unlisted_arrays(folder: str | os.PathLike, filenames: Iterable[str]) -> list[str]:
+    """Find array files that a table does not list, such as those of chunks that are gone.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Folder of the table.
+    filenames : iterable of str
+        What the table lists.
+
+    Returns
+    -------
+    list of str
+        Names of the other npy files in the folder, sorted.
+    """
+    return sorted({entry.name for entry in os.scandir(folder) if entry.name.endswith(".npy")} - {*filenames})
 
 
 def save_bytes(path: str | os.PathLike, content: bytes) -> None:

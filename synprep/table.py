@@ -162,7 +162,8 @@ def merge(
     -------
     merged : DataFrame
         One row per id. Columns in the order of their first appearance; a column that a table lacks is empty
-        in its rows. `filename` is joined to the folder of the table that the row is from.
+        in its rows. `filename` is joined to the folder of the table that the row is from; the index is that
+        table's position in `tables`.
     notes : list of str
         What a person should know: equal rows left out, conflicts settled, columns that tables lack.
 
@@ -175,16 +176,15 @@ def merge(
     without = [path for path, table in tables if "filename" not in table]
     if without:
         raise TableError(f"no column filename in {listed(without)}")
-    joined = pd.concat([table.assign(**{_SOURCE: path}) for path, table in tables], ignore_index=True).fillna(
-        ""
-    )
+    parts = [table.assign(**{_SOURCE: path}) for path, table in tables]
+    joined = pd.concat(parts, keys=range(len(parts))).droplevel(1).fillna("")
     compared = joined.drop(columns=_SOURCE).assign(filename=joined["filename"].map(_last_part))
     ids = compared.drop_duplicates()["synapse_id"]
     conflicting = sorted(ids[ids.duplicated()].unique())
     if conflicting and on_conflict == "error":
         raise TableError(_conflicts(joined, conflicting))
     keep = "last" if on_conflict == "last" else "first"
-    merged = joined[~joined["synapse_id"].duplicated(keep=keep)].reset_index(drop=True)
+    merged = joined[~joined["synapse_id"].duplicated(keep=keep)].copy()
     folders = merged.pop(_SOURCE).map(os.path.dirname)
     merged["filename"] = [os.path.join(*parts) for parts in zip(folders, merged["filename"], strict=True)]
     return merged, _merge_notes(tables, joined, compared, conflicting, on_conflict)

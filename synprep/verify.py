@@ -1,66 +1,254 @@
-"""Read a processed data set again and compare it with its tables."""
+"""Read a data set again: whether it is what its tables say, and whether a model can train on it.
 
-from collections.abc import Mapping
+What a model needs follows SynapseCLR's public code and configuration, which read such data sets
+(https://github.com/cellarium-ai/SynapseCLR: `synapse_augmenter.py`, `augmenter_pretrain.yaml`).
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from synprep import execution, labels, storage, volume
-from synprep.errors import ChunkError
+from synprep import execution, labels, planning, storage, volume
+from synprep.dataset import Dataset
+from synprep.errors import ChunkError, counted, listed
 from synprep.table import VOLUME_COLUMNS
 
+CROP_SIZE = 192  # `final_crop_size`: pixels along x and y that the model sees
+CUTOUT_POISSON_RATE = 10.0  # `cutout_poisson_rate`: mean number of sections that are blanked at random
 
-def verify_outputs(
-    folder: str | Path,
-    meta: pd.DataFrame,
-    sections: pd.DataFrame,
-    axial_to_sagittal_spacing: float,
+_SEVERITIES = ["error", "unfit", "note"]
+_COLUMNS = ["synapse_id", "severity", "problem", "filename"]
+
+
+def check(
+    data: Dataset,
+    crop_size: int = CROP_SIZE,
+    cutout_poisson_rate: float = CUTOUT_POISSON_RATE,
     show_progress: bool = True,
-) -> dict[str, str]:
-    """Read every tensor again and compare it with the tables.
+    n_workers: int = 0,
+    scheduler: str = "",
+) -> pd.DataFrame:
+    """Read every tensor once; find what is damaged, and what a model cannot train on.
+
+    Damaged is a file that is missing or cut short, that is not of the type and shape that it should have, or
+    that does not hold what the tables say: volumes, blanked sections. Unfit is a chunk that SynapseCLR's
+    augmenter refuses, misreads or makes blank: one with other than two channels, with x unlike y, of another
+    shape than most, with no more sections than are blanked at random, with labels outside 0 to 3, or without
+    cleft in an imaged section of the central crop.
 
     Parameters
     ----------
-    folder : str or Path
-        Folder of the tensors.
-    meta, sections : DataFrame
-        As in `meta.csv` and `sections.csv`.
-    axial_to_sagittal_spacing : float
-        z spacing / xy spacing that the volumes were computed with.
+    data : Dataset
+        See `synprep.dataset.load`.
+    crop_size : int
+        Pixels of the central crop along x and y. Along z it is as long in nm: ``crop_size // spacing``
+        sections, which is 38 where the spacing is 5. Of a smaller chunk the crop is all there is.
+    cutout_poisson_rate : float
+        Mean number of sections that the augmenter blanks, each with the probability rate / all sections.
     show_progress : bool
         Print a progress bar.
+    n_workers : int
+        Number of threads; 0: one per core.
+    scheduler : str
+        A Dask cluster instead, see `synprep.execution.attempt_all`.
+
+    Returns
+    -------
+    DataFrame
+        A row per finding, sorted by severity, then synapse id. Columns, all text: synapse_id; severity: error
+        (damaged), unfit, or note (nothing to mend); problem: what is wrong, after a colon what was found;
+        filename. See also `synprep.planning.group_problems`.
+    """
+    spacing = data.parameters["axial_to_sagittal_spacing"]
+    crop_xyz = (crop_size, crop_size, max(1, int(crop_size // spacing)))
+    examine = partial(
+        _examine, folder=data.folder, spacing=spacing, crop_xyz=crop_xyz, rate=cutout_poisson_rate
+    )
+    work = execution.attempt_all(examine, _rows(data), "Verifying", show_progress, n_workers, scheduler)
+    findings, shapes = [*_of_tables(data), *_of_folder(data)], []
+    for row, outcome in work:
+        if isinstance(outcome, ChunkError):
+            findings.append(_finding(row, "error", _text(outcome)))
+        else:
+            shapes.append((row, outcome[0]))
+            findings += [_finding(row, *found) for found in outcome[1]]
+    table = pd.DataFrame(findings + _of_shapes(shapes), columns=_COLUMNS, dtype="str")
+    order = table.assign(severity=table["severity"].map(_SEVERITIES.index)).sort_values(
+        ["severity", "synapse_id", "problem"], kind="stable"
+    )
+    return table.loc[order.index].reset_index(drop=True)
+
+
+def _rows(data: Dataset) -> list[dict[str, Any]]:
+    """Rows of the table, each with the sections that are said to be blanked."""
+    is_blanked = {key: rows["is_blanked"].to_numpy() for key, rows in data.sections.groupby("synapse_id")}
+    none = np.zeros(0, bool)
+    return [
+        row | {"is_blanked": is_blanked.get(row["synapse_id"], none)} for row in data.meta.to_dict("records")
+    ]
+
+
+def _finding(row: Mapping[str, Any], severity: str, problem: str) -> dict[str, str]:
+    return dict(zip(_COLUMNS, (row["synapse_id"], severity, problem, row["filename"]), strict=True))
+
+
+def _text(error: ChunkError) -> str:
+    kind, detail, _ = error.args
+    return ": ".join(part for part in (kind, detail) if part)
+
+
+def _examine(
+    row: Mapping[str, Any], folder: Path, spacing: float, crop_xyz: tuple[int, int, int], rate: float
+) -> tuple[tuple[int, ...], list[tuple[str, str]]]:
+    """Read one tensor; return its shape, and severity and text of each problem."""
+    path = folder / row["filename"]
+    header = storage.read_header(path)
+    _require_tensor(header, row["filename"])
+    tensor_cxyz = storage.read_sections(path, header)
+    counts = _kernels().count(tensor_cxyz[labels.MASK_CHANNEL]).sum(axis=0)
+    is_imaged_z = np.bitwise_or.reduce(tensor_cxyz[:-1].reshape(-1, header.shape[-1]), axis=0) > 0
+    damage = [*_wrong_volumes(row, counts, spacing), *_wrong_sections(row, is_imaged_z)]
+    unfit = [*_unfit_shape(header.shape, rate), *_unfit_labels(counts)]
+    unfit += _unfit_cleft(tensor_cxyz[labels.MASK_CHANNEL], is_imaged_z, crop_xyz)
+    return header.shape, [("error", text) for text in damage] + [("unfit", text) for text in unfit]
+
+
+def _kernels() -> ModuleType:
+    """Compiled loops, imported when the first tensor is there: loading the compiler takes a moment."""
+    from synprep import kernels
+
+    return kernels
+
+
+def _require_tensor(header: storage.Header, filename: str) -> None:
+    """Refuse what is not a tensor, or not of the shape that its name says, if it says one."""
+    found = f"{header.shape} {header.dtype}{', Fortran order' if header.is_fortran else ''}"
+    is_tensor = len(header.shape) == 4 and min(header.shape) > 0 and header.dtype == np.uint8
+    if not is_tensor or header.is_fortran:
+        raise ChunkError("not a uint8 array (c, x, y, z) in C order", found)
+    named = re.search(r"__(\d+)_(\d+)_(\d+)_(\d+)\.npy$", filename)
+    if named and tuple(map(int, named.groups())) != header.shape:
+        raise ChunkError("not of the shape that its name says", found)
+
+
+def _wrong_volumes(row: Mapping[str, Any], counts: np.ndarray, spacing: float) -> Iterator[str]:
+    volumes = volume.label_volumes(counts, spacing)
+    for label, column in VOLUME_COLUMNS.items():
+        if not math.isclose(volumes[label], row[column]):
+            yield f"{column} is not that of the table: {volumes[label]}, {row[column]}"
+
+
+def _wrong_sections(row: Mapping[str, Any], is_imaged_z: np.ndarray) -> Iterator[str]:
+    is_blanked_z = row["is_blanked"]
+    if len(is_blanked_z) != len(is_imaged_z) or is_blanked_z.sum() != row["n_cutout_sections"]:
+        yield "the tables of chunks and sections do not agree"
+    elif (is_imaged_z & is_blanked_z).any():
+        yield f"sections are not blank: z = {np.flatnonzero(is_imaged_z & is_blanked_z).tolist()}"
+
+
+def _unfit_shape(shape_cxyz: tuple[int, ...], rate: float) -> Iterator[str]:
+    n_channels, n_x, n_y, n_sections = shape_cxyz
+    if n_channels != 2:
+        yield f"not two channels: {n_channels}"
+    if n_x != n_y:
+        yield f"x and y differ: {n_x}, {n_y}"
+    if n_sections <= rate:
+        yield f"no more sections than cutout_poisson_rate: {n_sections}, {rate:g}"
+
+
+def _unfit_labels(counts: np.ndarray) -> Iterator[str]:
+    unknown = np.flatnonzero(counts[4:]) + 4
+    if unknown.size:
+        yield f"labels outside 0 to 3: {listed(unknown, 10)}"
+
+
+def _unfit_cleft(
+    mask_xyz: np.ndarray, is_imaged_z: np.ndarray, crop_xyz: tuple[int, int, int]
+) -> Iterator[str]:
+    bounds = [volume.crop_bounds(n, 1, n_crop) for n, n_crop in zip(mask_xyz.shape, crop_xyz, strict=True)]
+    x, y, z = (slice(*bound) for bound in bounds)
+    has_cleft_z = (mask_xyz[x, y, z] == labels.CLEFT).any(axis=(0, 1))
+    central = " x ".join(map(str, crop_xyz))
+    if not (mask_xyz == labels.CLEFT).any():
+        yield "no cleft voxel"
+    elif not has_cleft_z.any():
+        yield f"no cleft voxel in the central {central}"
+    elif not (has_cleft_z & is_imaged_z[z]).any():
+        yield f"no cleft voxel in an imaged section of the central {central}"
+
+
+def _of_shapes(shapes: list[tuple[Mapping[str, Any], tuple[int, ...]]]) -> list[dict[str, str]]:
+    """Find the chunks that have another shape than most."""
+    counts = Counter(shape for _, shape in shapes)
+    usual = max(counts, key=lambda shape: (counts[shape], shape), default=())
+    text = "another shape than most chunks: {}, most have {}"
+    return [_finding(row, "unfit", text.format(shape, usual)) for row, shape in shapes if shape != usual]
+
+
+def _of_tables(data: Dataset) -> Iterator[dict[str, str]]:
+    for row in data.meta[data.meta["synapse_id"].duplicated()].to_dict("records"):
+        yield _finding(row, "error", "synapse id is in the table more than once")
+    for synapse_id in sorted({*data.sections["synapse_id"]} - {*data.meta["synapse_id"]}):
+        row = {"synapse_id": synapse_id, "filename": ""}
+        yield _finding(row, "error", "in the table of sections, but not in that of chunks")
+
+
+def _of_folder(data: Dataset) -> Iterator[dict[str, str]]:
+    for name in storage.unlisted_arrays(data.folder, data.meta["filename"]):
+        row = {"synapse_id": "", "filename": name}
+        yield _finding(row, "note", f"array file that the table does not list: {name}")
+
+
+def verdict(findings: pd.DataFrame, data: Dataset) -> str:
+    """Say in one line whether a model can train on a data set.
+
+    Parameters
+    ----------
+    findings : DataFrame
+        What `check` has found.
+    data : Dataset
+        The data set that was checked.
+
+    Returns
+    -------
+    str
+        Such as ``"ready for training: 12 chunks of shape (2, 256, 256, 52)"``, or ``"not ready for training:
+        1 of 12 chunks: no cleft voxel (1000379)"``. Notes do not count.
+    """
+    if data.meta.empty:
+        return "not ready for training: the table lists no chunk"
+    bad = findings[findings["severity"] != "note"]
+    n_chunks = counted(len(data.meta), "chunk")
+    if bad.empty:
+        shape = storage.read_header(data.folder / data.meta["filename"].iloc[0]).shape
+        return f"ready for training: {n_chunks} of shape {shape}"
+    n_bad = data.meta["synapse_id"].isin(bad["synapse_id"]).sum()
+    grouped = planning.group_problems(bad.to_dict("records"))
+    kinds = "; ".join(f"{kind} ({examples})" for kind, examples in grouped["examples"].items())
+    return f"not ready for training: {n_bad:,} of {n_chunks}: {kinds}"
+
+
+def damaged(findings: pd.DataFrame) -> dict[str, str]:
+    """Pick what is damaged; what is only unfit is left out.
+
+    Parameters
+    ----------
+    findings : DataFrame
+        What `check` has found.
 
     Returns
     -------
     dict of str to str
-        What is wrong, with the file, by synapse id; empty if all is right.
+        File name and problems by synapse id; empty if no file is damaged.
     """
-    is_blanked = {key: rows["is_blanked"].to_numpy() for key, rows in sections.groupby("synapse_id")}
-    check = partial(_check_row, folder=Path(folder), is_blanked=is_blanked, spacing=axial_to_sagittal_spacing)
-    outcomes = execution.attempt_all(check, meta.to_dict("records"), "Verifying", show_progress)
-    return {row["synapse_id"]: str(outcome) for row, outcome in outcomes if outcome}
-
-
-def _check_row(
-    row: Mapping, folder: Path, is_blanked: Mapping[str, np.ndarray], spacing: float
-) -> ChunkError | None:
-    """Compare one tensor with its rows."""
-    path = folder / row["filename"]
-    header = storage.read_header(path)
-    shape = tuple(map(int, row["filename"].removesuffix(".npy").rsplit("__", 1)[-1].split("_")))
-    if (header.shape, header.dtype, header.is_fortran) != (shape, np.dtype(np.uint8), False):
-        found = f"{header.shape} {header.dtype}"
-        return ChunkError("not an array of the shape and type of its name", found, path)
-    tensor_cxyz = storage.read_sections(path, header)
-    volumes = volume.label_volumes(volume.label_counts(tensor_cxyz[labels.MASK_CHANNEL]), spacing)
-    for label, column in VOLUME_COLUMNS.items():
-        if volumes[label] != row[column]:
-            return ChunkError(f"{column} is not that of the table", f"{volumes[label]}, {row[column]}", path)
-    is_imaged_z = tensor_cxyz[:-1].any(axis=(0, 1, 2))
-    blanked_z = is_blanked.get(row["synapse_id"], np.zeros(0, bool))
-    if len(blanked_z) != shape[-1] or blanked_z.sum() != row["n_cutout_sections"]:
-        return ChunkError("meta.csv and sections.csv do not agree", path=path)
-    wrong_z = np.flatnonzero(is_imaged_z & blanked_z)
-    return ChunkError("sections are not blank", f"z = {wrong_z.tolist()}", path) if wrong_z.size else None
+    errors = findings[findings["severity"] == "error"]
+    texts = (errors["filename"] + ": " + errors["problem"]).groupby(errors["synapse_id"])
+    return {synapse_id: "; ".join(group) for synapse_id, group in texts}

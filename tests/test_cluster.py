@@ -99,7 +99,8 @@ def papermill(notebook, tmp_path, values):
 
 
 def test_the_notebooks_give_the_same_files(standard, workers, scheduler, paths, tmp_path):
-    values = {**paths, "max_failures": 1, "scheduler": workers[0], "report_path": str(tmp_path / "cluster")}
+    values = {**paths, "max_failures": 1, "verify": True, "scheduler": workers[0]}
+    values["report_path"] = str(tmp_path / "cluster")
     papermill("preprocess", tmp_path, values)
     assert digests(tmp_path / "processed") == standard
     (tmp_path / "em" / "bad.npy").unlink()

@@ -30,6 +30,14 @@ def test_tables_are_those_of_the_run(processed):
         assert data.spacing_xyz_nm.tolist() == [4.0, 4.0, 10.0]
 
 
+def test_only_merged_sets_have_sources(processed, tmp_path):
+    _, folder = processed
+    assert not dataset.is_merged(folder)
+    assert not dataset.is_merged(tmp_path)
+    (folder / "run.json").write_text(json.dumps(dataset.read_record(folder) | {"sources": []}))
+    assert dataset.is_merged(folder)
+
+
 def test_means_of_black_sections_stay_missing(processed):
     _, folder = processed
     rows = pd.read_csv(folder / "sections.csv", dtype=str, keep_default_na=False)

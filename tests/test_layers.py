@@ -21,7 +21,7 @@ FLOORS = [
     },
     {"estimates", "execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
-    {"planning"},
+    {"agreement", "links", "planning"},
     {"fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},
     {"figures"},
     {"widgets"},

@@ -1,78 +1,502 @@
+import json
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import merge, pairing, planning, preprocess
-from synprep.errors import TableError
+from synprep import dataset, ledger, links, merge, pairing, planning, preprocess, storage
+from synprep.errors import LockedError, OutputError, ParameterError, TableError
 from synprep.params import Merge, Preprocess
+
+IDS = ["007", "1", "3", "5", "NA"]
+SETS = {"one": ("1", "007"), "two": ("007", "3"), "three": ("5", "NA")}
 
 
 @pytest.fixture
-def merged(write_pair, paths, tmp_path):
-    """Merge two small data sets that share one chunk."""
-    tables = []
-    for name, ids in (("one", ("1", "007")), ("two", ("007", "3"))):
-        (tmp_path / name).mkdir()
+def make_set(write_pair, tmp_path):
+    """Preprocess a small data set in a folder of its own, and return the path of its table."""
+
+    def make(name, ids, em_xyz=None, **parameters):
+        folder = tmp_path / "lab" / name
+        folder.mkdir(parents=True, exist_ok=True)
         for synapse_id in ids:
-            write_pair(synapse_id, folder=tmp_path / name)
+            write_pair(synapse_id, em_xyz, folder=folder)
         p = Preprocess(
-            **{key: value.replace(str(tmp_path), str(tmp_path / name)) for key, value in paths.items()}
+            raw_em_data_path=folder / "em",
+            raw_mask_data_path=folder / "mask",
+            proc_data_path=folder / "processed",
+            **parameters,
         )
-        preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
-        tables.append(str(tmp_path / name / "processed" / "meta.csv"))
+        preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+        return str(folder / "processed" / "meta.csv")
 
-    def run_merge(**parameters):
-        path = tmp_path / "merged" / "meta.csv"
-        return merge.run(Merge(**{"meta_list": tables, "merged_meta_path": str(path), **parameters}))
-
-    return run_merge
+    return make
 
 
-def test_file_names_load_from_the_merged_folder(merged, tmp_path):
-    table, notes = merged()
-    assert table["synapse_id"].tolist() == ["007", "1", "3"]
-    assert notes == ["1 row that an earlier table has as well: kept once"]
-    written = pd.read_csv(tmp_path / "merged" / "meta.csv", dtype=str)
-    assert written["filename"].tolist() == [
-        "../one/processed/007__2_6_5_5.npy",
-        "../one/processed/1__2_6_5_5.npy",
-        "../two/processed/3__2_6_5_5.npy",
-    ]
-    for name in written["filename"]:
-        assert np.load(os.path.join(tmp_path / "merged", name)).shape == (2, 6, 5, 5)
+@pytest.fixture
+def tables(make_set):
+    """Three small data sets; the first two share a chunk."""
+    return [make_set(name, ids) for name, ids in SETS.items()]
 
 
-def test_values_keep_their_text(merged, tmp_path):
-    merged()
-    lines = (tmp_path / "one" / "processed" / "meta.csv").read_text().splitlines()
-    written = (tmp_path / "merged" / "meta.csv").read_text().splitlines()
-    assert [line.split(",", 2)[2] for line in written[:3]] == [line.split(",", 2)[2] for line in lines]
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "lab" / "merged"
 
 
-def test_a_merged_table_can_be_merged_again(merged, tmp_path):
-    merged()
-    again, notes = merged(
-        meta_list=[str(tmp_path / "merged" / "meta.csv"), str(tmp_path / "two" / "processed" / "meta.csv")],
-        merged_meta_path=str(tmp_path / "meta.csv"),
+@pytest.fixture
+def run(tables, folder):
+    def run(**parameters):
+        values = {"meta_list": tables, "merged_meta_path": str(folder / "meta.csv"), **parameters}
+        return merge.run(Merge(**values), show_progress=False)
+
+    return run
+
+
+def load_all(folder):
+    """Load every row with nothing but pandas and NumPy, as a model's data set class does."""
+    meta = pd.read_csv(os.path.join(folder, "meta.csv"))
+    return [np.load(os.path.join(folder, row.filename)) for row in meta.itertuples()]
+
+
+def states(folder):
+    return {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def rewrite(path, old, new, count=1):
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, count), "utf-8")
+
+
+MODES = ["reference", "hardlink", "copy"]
+
+
+class TestResult:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_every_row_loads_in_every_mode(self, run, folder, tmp_path, mode):
+        merged, notes = run(link_mode=mode)
+        assert merged["synapse_id"].tolist() == IDS
+        assert notes == ["1 row that an earlier table has as well: kept once"]
+        arrays = load_all(folder)
+        for (_, row), array in zip(merged.iterrows(), arrays, strict=True):
+            source = next((tmp_path / "lab").glob(f"[ot]*/processed/{row['synapse_id']}__*.npy"))
+            assert np.array_equal(array, np.load(source))
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_it_is_a_data_set_like_a_processed_one(self, run, folder, tables, mode):
+        run(link_mode=mode)
+        data = dataset.load(folder)
+        parts = [dataset.load(path) for path in tables]
+        for name in ("meta", "sections"):
+            rows = pd.concat([getattr(part, name) for part in parts]).drop_duplicates(
+                ["synapse_id", "z"] if name == "sections" else "synapse_id"
+            )
+            left, right = (
+                frame.drop(columns="filename", errors="ignore") for frame in (getattr(data, name), rows)
+            )
+            pd.testing.assert_frame_equal(left, right.reset_index(drop=True), check_exact=True)
+        assert data.parameters["axial_to_sagittal_spacing"] == 5.0
+        assert not [name for name in data.parameters if name.endswith("path") or name == "scheduler"]
+
+    @pytest.mark.parametrize("mode", ["hardlink", "copy"])
+    def test_linked_and_copied_arrays_outlive_the_sources(self, run, folder, tmp_path, mode):
+        merged, _ = run(link_mode=mode)
+        assert merged["filename"].tolist()[0] == "007__2_6_5_5.npy"
+        before = load_all(folder)
+        for name in SETS:
+            shutil.rmtree(tmp_path / "lab" / name)
+        assert all(map(np.array_equal, load_all(folder), before))
+
+    def test_references_hold_when_everything_moves_together(self, run, tmp_path):
+        merged, _ = run()
+        assert merged["filename"].tolist()[0] == "../one/processed/007__2_6_5_5.npy"
+        shutil.move(tmp_path / "lab", tmp_path / "elsewhere")
+        assert len(load_all(tmp_path / "elsewhere" / "merged")) == 5
+
+    def test_references_hold_through_a_link_to_a_folder(self, run, folder, tmp_path):
+        (tmp_path / "big disk" / "merged").mkdir(parents=True)
+        folder.symlink_to(tmp_path / "big disk" / "merged")
+        run()
+        assert len(load_all(folder)) == 5
+
+    def test_hard_links_take_no_space_and_copies_are_independent(self, run, folder, tables):
+        source = os.path.join(os.path.dirname(tables[0]), "1__2_6_5_5.npy")
+        run(link_mode="hardlink")
+        assert os.path.samefile(folder / "1__2_6_5_5.npy", source)
+        run(link_mode="copy")
+        assert not os.path.samefile(folder / "1__2_6_5_5.npy", source)
+        run(link_mode="hardlink")
+        assert os.path.samefile(folder / "1__2_6_5_5.npy", source)
+
+    def test_values_keep_their_text(self, run, folder, tables):
+        run()
+        with open(tables[0], encoding="utf-8") as file:
+            lines = file.read().splitlines()
+        written = (folder / "meta.csv").read_text().splitlines()
+        assert [line.split(",", 2)[2] for line in written[:3]] == [line.split(",", 2)[2] for line in lines]
+
+    def test_a_merged_set_can_be_merged_again(self, run, folder, tables, tmp_path):
+        run(meta_list=tables[:2], link_mode="copy")
+        again, notes = run(
+            meta_list=[str(folder / "meta.csv"), *tables[1:]],
+            merged_meta_path=str(tmp_path / "lab" / "meta.csv"),
+        )
+        assert again["filename"].tolist()[0] == "merged/007__2_6_5_5.npy"
+        assert notes == ["2 rows that an earlier table has as well: kept once"]
+        assert len(dataset.load(tmp_path / "lab").sections) == 5 * 5
+
+
+class TestRecord:
+    def test_sources_and_what_they_have_in_common(self, make_set, run, folder, tables):
+        other = make_set("four", ["8"], cutout_threshold=0.02, n_workers=1)
+        _, notes = run(meta_list=[*tables[:2], other], link_mode="copy", on_conflict="last")
+        record = json.loads((folder / "run.json").read_text())
+        prints = [
+            json.loads((folder / f"../{n}/processed/run.json").read_text())["input_fingerprint"]
+            for n in ("one", "two", "four")
+        ]
+        assert record["sources"] == [
+            {
+                "table": f"../{name}/processed/meta.csv",
+                "n_rows": n,
+                "shape": [2, 6, 5, 5],
+                "input_fingerprint": fingerprint,
+            }
+            for name, n, fingerprint in zip(("one", "two", "four"), (1, 2, 1), prints, strict=True)
+        ]
+        assert (record["table"], record["link_mode"], record["on_conflict"]) == ("meta.csv", "copy", "last")
+        assert {"versions", "commit", "started", "ended"} < set(record)
+        assert "cutout_threshold" not in record["parameters"]
+        assert record["parameters"]["cutout_pixel_value"] == 0
+        assert notes[1] == (
+            f"cutout_threshold differs: 0.01 in {tables[0]}, 0.01 in {tables[1]}, 0.02 in {other}"
+        )
+
+    def test_rows_of_sections_are_from_the_source_of_the_row(self, run, folder, tables):
+        meta, sections = (
+            os.path.join(os.path.dirname(tables[1]), name) for name in ("meta.csv", "sections.csv")
+        )
+        changed = storage.read_table(sections)
+        changed.loc[changed["synapse_id"] == "007", "mean"] = "1.5"
+        storage.save_table(sections, changed)
+        changed = storage.read_table(meta).replace({"n_cutout_sections": {"0": "1"}})
+        storage.save_table(meta, changed)
+        means = {}
+        for keep in ("first", "last"):
+            run(on_conflict=keep)
+            data = dataset.load(folder)
+            means[keep] = data.sections.set_index("synapse_id").loc["007", "mean"].unique().tolist()
+        assert means["last"] == [1.5]
+        assert 1.5 not in means["first"]
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_nothing_is_written_when_nothing_has_changed(self, run, folder, mode):
+        first = run(link_mode=mode)
+        before = states(folder) | states(folder / ledger.HIDDEN)
+        again = run(link_mode=mode)
+        assert states(folder) | states(folder / ledger.HIDDEN) == before
+        assert again[1] == first[1]
+        pd.testing.assert_frame_equal(again[0], first[0])
+
+    def test_a_table_whose_rows_change_is_kept(self, run, folder, tables):
+        run()
+        _, notes = run(meta_list=tables[:2])
+        assert "meta.csv differs from the one that was there, which is kept as meta.1.csv" in notes
+        assert len(storage.read_table(folder / "meta.1.csv")) == 5
+        assert len(dataset.load(folder).sections) == 3 * 5
+        assert run()[1] == notes[:1]  # rows are added at the end
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("sections.csv", "sections.csv: cannot be read as a table"),
+            ("run.json", "run.json: No such file or directory"),
+        ],
     )
-    assert again["filename"].tolist()[0] == "one/processed/007__2_6_5_5.npy"
-    assert notes == ["2 rows that an earlier table has as well: kept once"]
+    def test_a_source_of_another_tool_leaves_a_table_alone(self, run, folder, tables, name, reason):
+        run()
+        os.remove(os.path.join(os.path.dirname(tables[2]), name))
+        merged, notes = run()
+        assert len(merged) == len(load_all(folder)) == 5
+        assert sorted(os.listdir(folder)) == [ledger.HIDDEN, "meta.csv"]
+        assert notes[1].startswith("no sections.csv and run.json for the merged table: ")
+        assert reason in notes[1]
+        before = states(folder)
+        run()
+        assert states(folder) == before
+
+    def test_a_record_of_another_tool_is_not_compared(self, run, folder, tables):
+        path = os.path.join(os.path.dirname(tables[2]), "run.json")
+        storage.save_json(path, {"parameters": {"voxel_size_xy_nm": 4.0}})
+        merged, notes = run()
+        assert len(merged) == 5
+        assert notes[1].endswith("run.json has no axial_to_sagittal_spacing, cut_intensity_with_seg_masks")
+
+    @pytest.mark.parametrize(
+        ("name", "column"), [("meta.csv", "n_cutout_sections"), ("sections.csv", "mean")]
+    )
+    def test_a_column_that_is_not_there_leaves_a_table_alone(self, run, folder, tables, name, column):
+        path = os.path.join(os.path.dirname(tables[2]), name)
+        storage.save_table(path, storage.read_table(path).drop(columns=column))
+        _, notes = run()
+        assert f"{name} has no {column}" in notes[-1]
+        assert not (folder / "run.json").exists()
+
+    def test_sections_that_are_not_whole_leave_a_table_alone(self, run, folder, tables):
+        path = os.path.join(os.path.dirname(tables[2]), "sections.csv")
+        storage.save_table(path, storage.read_table(path).iloc[1:])
+        _, notes = run()
+        assert notes[1].endswith("meta.csv is not whole for 5")
+        assert not (folder / "sections.csv").exists()
 
 
-def test_a_missing_array_is_an_error_and_nothing_is_written(merged, tmp_path):
-    (tmp_path / "two" / "processed" / "3__2_6_5_5.npy").unlink()
-    with pytest.raises(TableError, match=r"1 file named in the tables not found: .*3__2_6_5_5\.npy"):
-        merged()
-    assert not (tmp_path / "merged").exists()
+class TestRefusals:
+    def test_a_missing_array(self, run, folder, tmp_path):
+        (tmp_path / "lab" / "two" / "processed" / "3__2_6_5_5.npy").unlink()
+        with pytest.raises(TableError, match=r"1 file named in the tables not found: .*3__2_6_5_5\.npy"):
+            run()
+        assert not folder.exists()
 
+    def test_a_damaged_array(self, run, folder, tmp_path):
+        path = tmp_path / "lab" / "two" / "processed" / "3__2_6_5_5.npy"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(TableError, match=r"1 file named in the tables cannot be used: .*cut short"):
+            run()
+        assert not folder.exists()
 
-def test_conflicts_name_the_tables(merged, tmp_path):
-    path = tmp_path / "two" / "processed" / "meta.csv"
-    path.write_text(path.read_text().replace(",0\n", ",4\n", 1))
-    with pytest.raises(
-        TableError, match=r"(?s)1 synapse id: 007.*one.processed.meta\.csv.*two.processed.meta\.csv"
+    def test_conflicts_name_the_tables(self, run, tmp_path):
+        rewrite(tmp_path / "lab" / "two" / "processed" / "meta.csv", ",0\n", ",4\n")
+        with pytest.raises(
+            TableError, match=r"(?s)1 synapse id: 007.*one.processed.meta\.csv.*two.processed.meta\.csv"
+        ):
+            run()
+        merged, _ = run(on_conflict="last")
+        assert merged.set_index("synapse_id").loc["007", "n_cutout_sections"] == "4"
+
+    def test_different_shapes_are_shown_by_table(self, make_set, run, folder, tables):
+        other = make_set("four", ["8", "9"], np.full((6, 6, 20), 9, np.uint8))
+        with pytest.raises(TableError) as error:
+            run(meta_list=[tables[0], other])
+        assert [line.split() for line in str(error.value).splitlines()[1:]] == [
+            ["table", "shape", "type", "chunks"],
+            [tables[0], "2", "x", "6", "x", "5", "x", "5", "uint8", "2"],
+            [other, "2", "x", "6", "x", "6", "x", "5", "uint8", "2"],
+        ]
+        assert not folder.exists()
+
+    def test_different_types_are_shown_by_table(self, run, tables):
+        path = os.path.join(os.path.dirname(tables[1]), "3__2_6_5_5.npy")
+        np.save(path, np.load(path).astype(np.float32))
+        with pytest.raises(TableError, match=r"(?s)shape or type .* float32 +1"):
+            run()
+
+    def test_a_data_set_of_which_no_row_is_taken_does_not_matter(self, make_set, run, folder, tables):
+        other = make_set("four", ["007", "1"], np.full((6, 6, 20), 9, np.uint8), voxel_size_xy_nm=4.0)
+        assert len(run(meta_list=[other, tables[0]], on_conflict="last")[0]) == 2
+        assert dataset.load(folder).parameters["voxel_size_xy_nm"] == 8.0
+
+    @pytest.mark.parametrize(
+        ("parameters", "shown"),
+        [
+            ({"voxel_size_xy_nm": 4.0}, [["voxel_size_xy_nm"], ["8.0"], ["4.0"]]),
+            (
+                {"axial_to_sagittal_spacing": 4.5},
+                [["axial_to_sagittal_spacing"], ["5.0"], ["4.5"]],
+            ),
+            (
+                {"cut_intensity_with_seg_masks": True, "output_channel_desc": [[1, 2, 3]]},
+                [
+                    ["cut_intensity_with_seg_masks", "output_channel_desc"],
+                    ["False", "-"],
+                    ["True", "[[1,", "2,", "3]]"],
+                ],
+            ),
+        ],
+    )
+    def test_different_meaning_is_shown_by_table(self, make_set, run, folder, tables, parameters, shown):
+        other = make_set("four", ["8"], **parameters)
+        with pytest.raises(TableError) as error:
+            run(meta_list=[tables[0], other])
+        lines = [line.split() for line in str(error.value).splitlines()[1:]]
+        assert lines == [
+            [name, *values] for name, values in zip(("table", tables[0], other), shown, strict=True)
+        ]
+        assert not folder.exists()
+
+    def test_labels_of_channels_do_not_matter_where_the_em_is_not_cut(
+        self, make_set, run, folder, tables, tmp_path
     ):
-        merged()
-    assert merged(on_conflict="last")[0].set_index("synapse_id").loc["007", "n_cutout_sections"] == "4"
+        other = make_set("four", ["8"], output_channel_desc=[[1, 2]])
+        assert len(run(meta_list=[tables[0], other])[0]) == 3
+        run(meta_list=[str(folder / "meta.csv"), tables[2]], merged_meta_path=str(tmp_path / "meta.csv"))
+        assert len(dataset.load(tmp_path).meta) == 5
+
+    def test_the_folder_of_a_processed_set(self, run, tables, tmp_path):
+        path = tmp_path / "lab" / "two" / "processed"
+        before = states(path)
+        with pytest.raises(TableError, match=r"sections\.csv and run\.json of another data set, which would"):
+            run(merged_meta_path=str(path / "all.csv"))
+        (path / "run.json").unlink()
+        with pytest.raises(TableError, match=r"holds sections\.csv of another data set, which would"):
+            run(merged_meta_path=str(path / "all.csv"))
+        assert states(path) == {name: state for name, state in before.items() if name != "run.json"}
+
+    def test_two_merged_tables_in_one_folder(self, run, folder):
+        run()
+        with pytest.raises(TableError, match=r"run\.json of the merged table meta\.csv, which would be"):
+            run(merged_meta_path=str(folder / "other.csv"))
+        assert not (folder / "other.csv").exists()
+
+    def test_preprocess_does_not_write_into_a_merged_set(self, run, make_set, folder, tmp_path):
+        run()
+        p = Preprocess(
+            raw_em_data_path=tmp_path / "lab/one/em",
+            raw_mask_data_path=tmp_path / "lab/one/mask",
+            proc_data_path=folder,
+        )
+        with pytest.raises(ParameterError, match="holds a merged data set"):
+            planning.make(pairing.find(p), p, show_progress=False)
+
+    def test_a_folder_that_another_run_writes_to(self, run, folder):
+        with ledger.locked(folder), pytest.raises(LockedError):
+            run()
+
+
+class TestFiles:
+    """Linking and copying."""
+
+    @pytest.mark.parametrize("mode", ["hardlink", "copy"])
+    def test_a_file_of_something_else_is_never_overwritten(self, run, folder, tmp_path, mode):
+        folder.mkdir()
+        np.save(folder / "1__2_6_5_5.npy", np.zeros((2, 6, 5, 5), np.uint8))
+        (folder / "3__2_6_5_5.npy").symlink_to(tmp_path / "disk that is not there")
+        before = states(folder)
+        with pytest.raises(
+            OutputError, match=r"2 files in .* and not of a merge: 1__2_6_5_5\.npy, 3__2_6_5_5\.npy;"
+        ):
+            run(link_mode=mode)
+        assert {name: states(folder)[name] for name in before} == before
+        assert not (folder / "meta.csv").exists()
+
+    @pytest.mark.parametrize("mode", ["hardlink", "copy"])
+    def test_arrays_that_were_processed_again_follow(self, run, folder, tables, mode):
+        run(link_mode=mode)
+        for table, name in ((tables[2], "5__2_6_5_5.npy"), (tables[0], "1__2_6_5_5.npy")):
+            source = os.path.join(os.path.dirname(table), name)
+            storage.save_array(source, np.load(source)[:, ::-1])
+            before = states(folder)
+            run(link_mode=mode)
+            changed = {name for name, state in states(folder).items() if before[name] != state}
+            assert [name for name in changed if name.endswith(".npy")] == [name]
+            assert np.array_equal(np.load(folder / name), np.load(source))
+
+    def test_copies_with_the_time_of_their_source_are_not_read_again(self, run, monkeypatch):
+        run(link_mode="copy")
+        monkeypatch.setattr(links.filecmp, "cmp", None)
+        run(link_mode="copy")
+
+    def test_no_table_describes_arrays_that_are_being_replaced(self, run, folder, tables, monkeypatch):
+        run(link_mode="copy")
+        source = os.path.join(os.path.dirname(tables[2]), "5__2_6_5_5.npy")
+        storage.save_array(source, np.load(source)[:, ::-1])
+
+        def stop(*arguments):
+            raise OutputError("disk full")
+
+        with monkeypatch.context() as patched, pytest.raises(OutputError):
+            patched.setattr(storage, "copy_file", stop)
+            run(link_mode="copy")
+        assert not {"meta.csv", "sections.csv", "run.json"} & {*os.listdir(folder)}
+        run(link_mode="copy")
+        assert np.array_equal(np.load(folder / "5__2_6_5_5.npy"), np.load(source))
+        assert len(dataset.load(folder).meta) == 5
+
+    def test_equal_files_are_taken_over(self, run, folder, tables):
+        """As after a run that was killed, or where a data set was copied without its times."""
+        folder.mkdir()
+        target = folder / "1__2_6_5_5.npy"
+        shutil.copyfile(os.path.join(os.path.dirname(tables[0]), target.name), target)
+        os.utime(target, (1, 1))
+        run(link_mode="copy")
+        assert target.stat().st_mtime == 1
+
+    def test_a_symbolic_link_is_no_copy(self, run, folder, tables):
+        folder.mkdir()
+        source = os.path.join(os.path.dirname(tables[0]), "1__2_6_5_5.npy")
+        for mode in ("copy", "hardlink"):
+            (folder / "1__2_6_5_5.npy").unlink(missing_ok=True)
+            (folder / "1__2_6_5_5.npy").symlink_to(source)
+            run(link_mode=mode)
+            assert not (folder / "1__2_6_5_5.npy").is_symlink()
+
+    def test_arrays_that_no_table_lists_are_named(self, run, folder, tables):
+        run(link_mode="copy")
+        _, notes = run(meta_list=tables[:2], link_mode="copy")
+        assert notes[-1].endswith("not in the merged table, kept: 5__2_6_5_5.npy, NA__2_6_5_5.npy")
+
+    def test_names_that_would_be_one_file(self, run, folder, tmp_path, monkeypatch, tables):
+        path = tmp_path / "lab" / "three" / "processed"
+        (path / "NA__2_6_5_5.npy").rename(path / "007__2_6_5_5.npy")
+        rewrite(path / "meta.csv", "NA__2_6_5_5.npy", "007__2_6_5_5.npy")
+        for mode in ("hardlink", "copy"):
+            with pytest.raises(
+                TableError, match=r"1 file name in .*007__2_6_5_5\.npy and .*007__2_6_5_5\.npy; set link_mode"
+            ):
+                run(link_mode=mode)
+        assert len(run()[0]) == 5
+
+    @pytest.mark.parametrize("ignores_case", [True, False])
+    def test_names_that_differ_in_case(self, make_set, run, folder, monkeypatch, ignores_case):
+        monkeypatch.setattr(storage, "ignores_case", lambda folder: ignores_case)
+        tables = [make_set("a", ["x1"]), make_set("b", ["X1"])]
+        if ignores_case:
+            with pytest.raises(TableError, match=r"would stand for several chunks: .*x1.* and .*X1"):
+                run(meta_list=tables, link_mode="copy")
+        else:
+            links._refuse_shared_names(["a/x1", "b/X1"], folder)
+
+    def test_a_link_to_another_file_system(self, run, folder, monkeypatch):
+        def refuse(source, target):
+            raise OSError(18, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", refuse)
+        with pytest.raises(
+            OutputError, match=r"cannot be a hard link to .*cross-device link; set link_mode to"
+        ):
+            run(link_mode="hardlink")
+        assert sorted(os.listdir(folder)) == [ledger.HIDDEN]
+
+    @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a second file system")
+    def test_another_file_system_is_noticed_beforehand(self, run, folder, tmp_path):
+        if os.stat("/dev/shm").st_dev == os.stat(tmp_path).st_dev:
+            pytest.skip("needs a second file system")
+        with storage.tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+            with pytest.raises(
+                OutputError, match=r"5 files on another file system than .*; set link_mode to copy"
+            ):
+                run(merged_meta_path=f"{other}/meta.csv", link_mode="hardlink")
+            run(merged_meta_path=f"{other}/meta.csv", link_mode="copy")
+            assert len(load_all(other)) == 5
+
+    def test_not_enough_space(self, run, folder, monkeypatch):
+        usage = type("Usage", (), {"free": 5 * (128 + 2 * 6 * 5 * 5) - 1})
+        monkeypatch.setattr(storage.shutil, "disk_usage", lambda folder: usage)
+        with pytest.raises(OutputError, match=r"the run will write 0\.00 GB and only 0\.00 GB are free"):
+            run(link_mode="copy")
+        assert sorted(os.listdir(folder)) == [ledger.HIDDEN]
+        run(link_mode="hardlink")
+        usage.free += 1
+        run(link_mode="copy")
+
+    def test_a_table_beside_the_arrays_that_it_lists(self, run, tables, tmp_path):
+        """A source without companions may share its folder with the merged table."""
+        folder = tmp_path / "lab" / "one" / "processed"
+        for name in ("sections.csv", "run.json"):
+            (folder / name).unlink()
+        before = {path.name: path.stat().st_ino for path in folder.glob("*.npy")}
+        merged, _ = run(merged_meta_path=str(folder / "all.csv"), link_mode="copy")
+        assert set(merged["filename"]) <= set(os.listdir(folder))
+        assert {name: (folder / name).stat().st_ino for name in before} == before

@@ -93,6 +93,8 @@ def test_bad_value(name, value, message):
         (params.Fingerprint, "n_workers", -1),
         (params.Fingerprint, "seed", 0.5),
         (params.Merge, "on_conflict", "newest"),
+        (params.Merge, "link_mode", "symlink"),
+        (params.Merge, "merged_meta_path", "data/merged/sections.csv"),
         (params.Merge, "meta_list", []),
         (params.Merge, "meta_list", "data/ds1/processed/meta.csv"),
     ],

@@ -392,7 +392,7 @@ class TestRefusals:
     def test_not_enough_space(self, write_pair, paths, tmp_path, monkeypatch):
         write_pair("1")
         usage = type("Usage", (), {"free": 2 * 6 * 5 * 5 + 127})
-        monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: usage)
+        monkeypatch.setattr(storage.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(OutputError, match=r"the run will write 0\.00 GB and only 0\.00 GB are free"):
             run(Preprocess(**paths))
         assert not (tmp_path / "processed").exists()

@@ -50,6 +50,37 @@ def test_a_file_appears_when_it_is_whole_with_usual_permissions(tmp_path):
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_a_copy_has_the_bytes_and_the_time_of_its_source(tmp_path):
+    (tmp_path / "a").write_bytes(b"text" * 3_000_000)
+    os.utime(tmp_path / "a", ns=(5, 1_234_567_891))
+    storage.copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+    assert (tmp_path / "b").stat().st_mtime_ns == 1_234_567_891
+
+
+def test_a_source_that_cannot_be_copied_is_named(tmp_path):
+    with pytest.raises(ChunkError, match=r"a: file is missing"):
+        storage.copy_file(tmp_path / "a", tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hard_link_replaces_and_leaves_nothing_else(tmp_path):
+    (tmp_path / "a").write_text("new")
+    (tmp_path / "b").write_text("old")
+    for _ in range(2):
+        storage.link_file(tmp_path / "a", tmp_path / "b")
+        assert os.path.samefile(tmp_path / "a", tmp_path / "b")
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_hard_link_to_a_symbolic_link_is_one_to_the_file(tmp_path):
+    (tmp_path / "a").write_text("text")
+    (tmp_path / "s").symlink_to("a")
+    (tmp_path / "folder").mkdir()
+    storage.link_file(tmp_path / "s", tmp_path / "folder" / "b")
+    assert (tmp_path / "folder" / "b").read_text() == "text"
+
+
 def npy_bytes(tmp_path, array):
     np.save(tmp_path / "x.npy", array, allow_pickle=True)
     return (tmp_path / "x.npy").read_bytes()
