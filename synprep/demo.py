@@ -75,9 +75,12 @@ SETS = {
     "ds2": DemoSet(_SMALL_CHUNKS[2:], "*_raw_{synapse_id}.npy", "*_masks_{synapse_id}_mask.npy"),
 }
 
+MERGED = "data/merged"
+
 # Input paths that the notebooks make when they are missing.
-PATHS = tuple(
-    f"data/{name}/{path}" for name in SETS for path in ("em", "mask", "processed", "processed/meta.csv")
+PATHS = (
+    *(f"data/{name}/{path}" for name in SETS for path in ("em", "mask", "processed", "processed/meta.csv")),
+    MERGED,
 )
 
 

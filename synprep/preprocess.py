@@ -1,18 +1,17 @@
 """A whole data set: raw pairs in, tensors and tables out; resumable, and never stopped by a bad chunk."""
 
-import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from synprep import chunk, demo, execution, ledger, pairing, planning, storage, table
+from synprep import chunk, execution, ledger, planning, storage, table
 from synprep.errors import ChunkError, LockedError, counted, listed
 from synprep.ledger import Entry
 from synprep.pairing import Pair
 from synprep.params import Preprocess
-from synprep.paths import resolve, shown
+from synprep.paths import shown
 from synprep.planning import Plan
 
 
@@ -239,21 +238,3 @@ def _provenance(p: Preprocess, counts: dict[str, int], fingerprint: str, started
         "started": started,
         "ended": ledger.now(),
     }
-
-
-def make_demo_tables(paths: list[str]) -> None:
-    """Process the demonstration sets that are asked for and whose tables are missing.
-
-    Parameters
-    ----------
-    paths : list of str
-        Absolute paths of tables or of their folders; those that are not of a demonstration set are left
-        alone.
-    """
-    for name in demo.SETS:
-        folder = resolve(f"data/{name}/processed")
-        meta_path = os.path.join(folder, "meta.csv")
-        if {folder, meta_path} & {*paths} and not os.path.exists(meta_path):
-            p = Preprocess(**demo.parameters(name))
-            demo.make_missing(p, show_progress=False)
-            run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)

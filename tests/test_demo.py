@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from synprep import demo, pairing, params, preprocess
+from synprep import dataset, demo, demo_results, pairing, params
 from synprep.synthetic import make_chunk
 
 
@@ -45,14 +45,21 @@ def test_a_set_that_is_there_is_left_alone_and_the_line_is_the_same(project, cap
 
 
 def test_processed_sets_are_made_by_folder_or_table(project):
-    preprocess.make_demo_tables([str(project / "data" / "mine")])
+    demo_results.make_missing([str(project / "data" / "mine")])
     assert not (project / "data").exists()
-    preprocess.make_demo_tables(
+    demo_results.make_missing(
         [str(project / "data/ds1/processed"), str(project / "data/ds2/processed/meta.csv")]
     )
     for name in ("ds1", "ds2"):
         assert (project / "data" / name / "processed" / "sections.csv").exists()
     assert not (project / "data/demo").exists()
+    assert not (project / "data/merged").exists()
+
+
+def test_the_merged_set_is_made_with_what_it_needs(project, capsys):
+    demo_results.make_missing([str(project / "data/merged")])
+    assert len(dataset.load(project / "data/merged").meta) == 6
+    assert capsys.readouterr().out == ""
 
 
 def test_other_folders_are_left_alone(project, capsys):

@@ -23,7 +23,7 @@ FLOORS = [
     {"chunk", "dataset", "demo", "ledger"},
     {"agreement", "links", "planning"},
     {"fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},
-    {"figures"},
+    {"demo_results", "figures"},
     {"widgets"},
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "synprep"
