@@ -265,8 +265,8 @@ def main() -> None:
     """Run all comparisons and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", default=None, help="where to make the data")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--chunks", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--chunks", type=int, default=48)
     parser.add_argument("--scale", type=int, nargs="+", default=[50, 500, 2000])
     arguments = parser.parse_args()
     rows = []

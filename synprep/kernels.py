@@ -198,19 +198,22 @@ def _copy_labels_c(source_xyz, out_xyz, counts):
 @numba.njit(nogil=True, cache=True)
 def _count_labels_f(source_zyx, counts):
     n_z, n_y, n_x = source_zyx.shape
+    n_0, n_1 = np.empty(n_x, np.uint8), np.empty(n_x, np.uint8)
+    n_2, n_3 = np.empty(n_x, np.uint8), np.empty(n_x, np.uint8)
     for z in range(n_z):
-        for y in range(n_y):
-            row = source_zyx[z, y]
-            n_0 = n_1 = n_2 = n_3 = np.uint32(0)
-            for x in range(n_x):
-                n_0 = np.uint32(n_0 + np.uint32(row[x] == 0))
-                n_1 = np.uint32(n_1 + np.uint32(row[x] == 1))
-                n_2 = np.uint32(n_2 + np.uint32(row[x] == 2))
-                n_3 = np.uint32(n_3 + np.uint32(row[x] == 3))
-            counts[0] += n_0
-            counts[1] += n_1
-            counts[2] += n_2
-            counts[3] += n_3
+        for start in range(0, n_y, 255):  # so that 8 bits hold the counts
+            n_0[:], n_1[:], n_2[:], n_3[:] = 0, 0, 0, 0
+            for y in range(start, min(start + 255, n_y)):
+                row = source_zyx[z, y]
+                for x in range(n_x):
+                    n_0[x] = np.uint8(n_0[x] + np.uint8(row[x] == 0))
+                    n_1[x] = np.uint8(n_1[x] + np.uint8(row[x] == 1))
+                    n_2[x] = np.uint8(n_2[x] + np.uint8(row[x] == 2))
+                    n_3[x] = np.uint8(n_3[x] + np.uint8(row[x] == 3))
+            counts[0] += n_0.sum()
+            counts[1] += n_1.sum()
+            counts[2] += n_2.sum()
+            counts[3] += n_3.sum()
 
 
 @numba.njit(nogil=True, cache=True)

@@ -48,9 +48,10 @@ def test_labels_that_stay_as_they_are(order, shape, stranger):
     assert np.array_equal(out, array)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("value", [0, 1, 2, 3])
-def test_counts_of_labels_do_not_overflow(value):
-    array = np.full((2, 70_000, 2), value, np.uint8)
+def test_counts_of_labels_do_not_overflow(order, value):
+    array = np.full((2, 70_000, 2), value, np.uint8, order=order)
     counts = kernels.copy_and_count(array, np.arange(256, dtype=np.uint8), array.copy())
     assert counts[value] == counts.sum() == 280_000
 
