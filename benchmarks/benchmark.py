@@ -257,6 +257,7 @@ def print_table(head: list[str], rows: list[list]) -> None:
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for row in rows:
         cells = [f"{value:.2f}" if isinstance(value, float) else str(value) for value in row]
+        cells = ["" if cell == "nan" else cell for cell in cells]
         print("| " + " | ".join(cells) + " |")
     print()
 

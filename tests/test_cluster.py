@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -83,35 +84,32 @@ def standard(tmp_path, paths):
     return digests(tmp_path / "threads")
 
 
-def papermill(notebook, tmp_path, values):
-    (tmp_path / "p.yaml").write_text(yaml.safe_dump(values))
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "--no-progress-bar",
-        str(PROJECT / "notebooks" / f"{notebook}.ipynb"),
-    ]
-    result = subprocess.run(
-        [*command, "out.ipynb", "-f", "p.yaml"], cwd=tmp_path, capture_output=True, text=True
-    )
+def papermill(notebook, folder, values):
+    """Run a notebook in a folder of its own; return the folder, where reports are."""
+    folder.mkdir(exist_ok=True)
+    (folder / "p.yaml").write_text(yaml.safe_dump({**values, "report_path": str(folder)}))
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
+    command += [str(PROJECT / "notebooks" / f"{notebook}.ipynb"), "out.ipynb", "-f", "p.yaml"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
+    return folder
 
 
-def test_the_notebooks_give_the_same_files(standard, workers, scheduler, paths, tmp_path):
-    values = {**paths, "max_failures": 1, "verify": True, "scheduler": workers[0]}
-    values["report_path"] = str(tmp_path / "cluster")
-    papermill("preprocess", tmp_path, values)
-    assert digests(tmp_path / "processed") == standard
-    (tmp_path / "em" / "bad.npy").unlink()
-    papermill("intensity_histogram", tmp_path, {**values, "scheduler": scheduler})
-    papermill(
-        "intensity_histogram", tmp_path, {**values, "scheduler": "", "report_path": str(tmp_path / "threads")}
-    )
-    reports = [
-        (tmp_path / where / "intensity_histogram.json").read_bytes() for where in ("cluster", "threads")
-    ]
+@pytest.mark.parametrize("notebook", ["cutout_histogram", "intensity_histogram", "section_variation"])
+def test_the_exploratory_notebooks_give_the_same_numbers(notebook, workers, write_pair, paths, tmp_path):
+    for number in range(8):
+        write_pair(str(number), np.random.default_rng(number).integers(0, 256, (16, 12, 20), dtype=np.uint8))
+    folders = [tmp_path / "threads", tmp_path / "cluster"]
+    with ThreadPoolExecutor() as executor:
+        values = [{**paths, "scheduler": scheduler} for scheduler in ("", workers[0])]
+        list(executor.map(papermill, [notebook] * 2, folders, values))
+    reports = [(folder / f"{notebook}.json").read_bytes() for folder in folders]
     assert reports[0] == reports[1]
+
+
+def test_the_preprocess_notebook_gives_the_same_files(standard, workers, paths, tmp_path):
+    papermill("preprocess", tmp_path / "cluster", {**paths, "max_failures": 1, "scheduler": workers[0]})
+    assert digests(tmp_path / "processed") == standard
 
 
 def test_chunks_of_a_worker_that_dies_are_done_by_the_other(standard, workers, paths, tmp_path):
@@ -124,10 +122,10 @@ def test_chunks_of_a_worker_that_dies_are_done_by_the_other(standard, workers, p
 
     thread = threading.Thread(target=kill_half_way, daemon=True)
     thread.start()
-    result = run(Preprocess(**paths, scheduler=address))
+    papermill("preprocess", tmp_path / "cluster", {**paths, "max_failures": 1, "scheduler": address})
     thread.join(10)
     assert processes[0].wait(10) == -signal.SIGKILL
-    assert result.counts["done"] == 40
+    assert json.loads((tmp_path / "processed" / "run.json").read_text())["counts"]["done"] == 40
     assert digests(tmp_path / "processed") == standard
     assert run(Preprocess(**paths)).counts["skipped"] == 40
 
