@@ -3,9 +3,11 @@ import hashlib
 import numpy as np
 import pytest
 import yaml
+from conftest import PROJECT
 
-from synprep import dataset, demo, demo_results, pairing, params
+from synprep import augmenter, dataset, demo, demo_results, fingerprint, pairing, params
 from synprep.synthetic import make_chunk
+from synprep.verify import check, verdict
 
 
 @pytest.fixture
@@ -60,6 +62,18 @@ def test_the_merged_set_is_made_with_what_it_needs(project, capsys):
     demo_results.make_missing([str(project / "data/merged")])
     assert len(dataset.load(project / "data/merged").meta) == 6
     assert capsys.readouterr().out == ""
+
+
+def test_the_readme_shows_the_numbers_of_the_demonstration_data(project, capsys):
+    demo_results.make_missing([str(project / "data/merged")])
+    data = dataset.load(project / "data/merged")
+    record, _ = fingerprint.run(data, params.Fingerprint(proc_data_path="data/merged"))
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    for key, value in yaml.safe_load(augmenter.configuration(record)).items():
+        assert f"\n{key}: {value} " in readme
+    for value in record["numbers"]["intensity"]["intensity_mean"]["interval"]:
+        assert f"{value:.4f}" in readme
+    assert f"\n{verdict(check(data), data)}\n" in readme
 
 
 def test_other_folders_are_left_alone(project, capsys):
