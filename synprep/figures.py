@@ -76,8 +76,7 @@ def cutout_classes(ax: Axes, counts: pd.Series, report: Mapping[str, Any]) -> Ax
     Axes
         `ax`.
     """
-    is_blanked = np.arange(len(counts)) >= 2
-    ax.barh(counts.index, counts, color=np.where(is_blanked, _OTHER, _DATA))
+    ax.barh(counts.index, counts, color=[_DATA if name == "clean" else _OTHER for name in counts.index])
     for row, count in enumerate(counts):
         ax.annotate(f" {count:,} ({count / max(1, counts.sum()):.1%})", (count, row), va="center")
     ax.set_xlim(0, 1.5 * max(1, counts.max()))  # room for the numbers

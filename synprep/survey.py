@@ -145,7 +145,7 @@ def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:
 
 
 def cutout_classes(surveyed: Surveyed, p: CutoutHistogram) -> pd.DataFrame:
-    """Count the sections that are clean, partly cut out on either side of the threshold, and wholly black.
+    """Count the sections that are clean, partly cut out, and wholly black.
 
     Parameters
     ----------
@@ -157,20 +157,15 @@ def cutout_classes(surveyed: Surveyed, p: CutoutHistogram) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Number of sections; a row for each class, columns `all sections` and `kept sections`.
+        Number of sections; rows clean (cutout fraction at or below the threshold: real tissue has a few such
+        pixels), partly cut, and wholly black (1); columns `all sections` and `kept sections`.
     """
-    fractions = surveyed.sections["cutout_fraction"]
-    is_partly = (fractions > 0) & (fractions < 1)
-    classes = {
-        "clean": fractions == 0,
-        "cut ≤ threshold": is_partly & (fractions <= p.cutout_threshold),
-        "cut > threshold": is_partly & (fractions > p.cutout_threshold),
-        "wholly black": fractions == 1,
-    }
-    is_kept = surveyed.sections["is_kept"]
-    counts = {"all sections": lambda one: one.sum(), "kept sections": lambda one: (one & is_kept).sum()}
-    rows = {name: {column: count(one) for column, count in counts.items()} for name, one in classes.items()}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    fractions, is_kept = surveyed.sections["cutout_fraction"], surveyed.sections["is_kept"]
+    is_black = fractions == 1
+    is_clean = (fractions <= p.cutout_threshold) & ~is_black
+    classes = {"clean": is_clean, "partly cut": ~is_clean & ~is_black, "wholly black": is_black}
+    counts = {name: [one.sum(), (one & is_kept).sum()] for name, one in classes.items()}
+    return pd.DataFrame.from_dict(counts, orient="index", columns=["all sections", "kept sections"])
 
 
 def strip(surveyed: Surveyed, pairs: Sequence[Pair], p: CutoutHistogram, n_sections: int = 4) -> pd.DataFrame:

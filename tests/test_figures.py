@@ -114,17 +114,10 @@ def test_a_withheld_model_is_not_drawn(ax):
 
 
 def test_cutout_classes(ax):
-    counts = pd.Series(
-        [1500, 300, 200, 0], index=["clean", "partly cut, kept", "partly cut, blanked", "black"]
-    )
+    counts = pd.Series([1500, 500, 0], index=["clean", "partly cut", "wholly black"])
     figures.cutout_classes(ax, counts, {"n_sections": 2000, "synapse_ids": ["a"]})
-    assert [bar.get_width() for bar in ax.patches] == [1500, 300, 200, 0]
-    assert [text.get_text() for text in ax.texts] == [
-        " 1,500 (75.0%)",
-        " 300 (15.0%)",
-        " 200 (10.0%)",
-        " 0 (0.0%)",
-    ]
+    assert [bar.get_width() for bar in ax.patches] == [1500, 500, 0]
+    assert [text.get_text() for text in ax.texts] == [" 1,500 (75.0%)", " 500 (25.0%)", " 0 (0.0%)"]
     assert len({bar.get_facecolor() for bar in ax.patches}) == 2
 
 
