@@ -84,7 +84,7 @@ def cutout_classes(ax: Axes, counts: pd.Series, report: Mapping[str, Any]) -> Ax
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.set_xlabel("Number of sections")
-    ax.set_title(_over(report["n_sections"], "section", report))
+    ax.set_title(f"Clean and cut, {_over(report['n_sections'], 'section', report)}")
     return ax
 
 
