@@ -40,9 +40,31 @@ class Dataset:
     @property
     def spacing_xyz_nm(self) -> np.ndarray:
         """Voxel size along x, y and z in nm, (3,) float64."""
-        return self.parameters["voxel_size_xy_nm"] * np.array(
-            [1, 1, self.parameters["axial_to_sagittal_spacing"]]
+        return self.parameter("voxel_size_xy_nm") * np.array(
+            [1, 1, self.parameter("axial_to_sagittal_spacing")]
         )
+
+    def parameter(self, name: str) -> Any:
+        """Look up a parameter that the data set was made with.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``"cutout_pixel_value"``.
+
+        Returns
+        -------
+        object
+            Its value.
+
+        Raises
+        ------
+        TableError
+            If it is not recorded, or the sources of a merged data set differ in it.
+        """
+        if name not in self.parameters:
+            raise TableError(f"{self.folder / 'run.json'}: has no {name}; merged data sets must agree in it")
+        return self.parameters[name]
 
 
 def load(proc_data_path: str | Path) -> Dataset:

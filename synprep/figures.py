@@ -528,6 +528,7 @@ def distribution(ax: Axes, values: pd.Series, unusual: pd.DataFrame) -> Axes:
         ax.legend(loc="upper right")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=values.dtype != float))
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     name = values.name[0].upper() + values.name[1:]
     ax.set_xlabel(name)
     ax.set_ylabel("Number of synapses")

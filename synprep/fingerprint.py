@@ -82,18 +82,11 @@ def _sections_by_id(data: Dataset) -> dict[str, pd.DataFrame]:
     return by_id
 
 
-def _parameter(data: Dataset, name: str) -> Any:
-    """Parameter that the data set was made with."""
-    if name not in data.parameters:
-        raise TableError(f"{data.folder / 'run.json'}: has no {name}; merged data sets must agree in it")
-    return data.parameters[name]
-
-
 def _read(
     data: Dataset, by_id: Mapping[str, pd.DataFrame], p: Fingerprint
 ) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray, dict[str, str]]:
     """Sums over the pixels of each chunk; imaged pixels of all by intensity; failures."""
-    work = partial(_count, cutout=_parameter(data, "cutout_pixel_value"), inside=_label_rows(data))
+    work = partial(_count, cutout=data.parameter("cutout_pixel_value"), inside=_label_rows(data))
     items = [
         _Item(synapse_id, data.folder / filename, by_id[synapse_id]["is_blanked"].to_numpy())
         for synapse_id, filename in zip(data.meta["synapse_id"], data.meta["filename"], strict=True)
@@ -114,7 +107,7 @@ def _label_rows(data: Dataset) -> list[int]:
     """Rows of `count_by_label` whose pixels were not zeroed by cutting the EM along labels."""
     if not data.parameters.get("cut_intensity_with_seg_masks"):
         return [0, 1, 2, 3, 4]
-    return sorted({min(label, 4) for label in _parameter(data, "output_channel_desc")[0]})
+    return sorted({min(label, 4) for label in data.parameter("output_channel_desc")[0]})
 
 
 def _count(item: _Item, cutout: int, inside: Sequence[int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -176,7 +169,7 @@ def _about(
     data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """What the numbers are from."""
-    spacing = _parameter(data, "axial_to_sagittal_spacing")
+    spacing = data.parameter("axial_to_sagittal_spacing")
     versions = {"python": platform.python_version(), "synprep": synprep.__version__}
     return {
         "data_set": shown(data.folder),
@@ -186,7 +179,7 @@ def _about(
         "n_blanked_sections": int(chunks["n_blanked"].sum()),
         "axial_to_sagittal_spacing": spacing,
         "spacing_xyz_nm": data.spacing_xyz_nm if "voxel_size_xy_nm" in data.parameters else None,
-        "cutout_pixel_value": data.parameters["cutout_pixel_value"],
+        "cutout_pixel_value": data.parameter("cutout_pixel_value"),
         "seed": p.seed,
         "intervals": _about_intervals(len(synapse_ids), p.seed),
         "versions": versions | {"numpy": np.__version__, "pandas": pd.__version__},

@@ -9,7 +9,7 @@ import pandas as pd
 
 from synprep import chunk, execution, labels, pair_checks, storage, table, volume
 from synprep.dataset import Dataset
-from synprep.errors import ChunkError, TableError, listed
+from synprep.errors import ChunkError, TableError, counted, listed
 from synprep.pairing import Pair
 from synprep.params import Chunks, Inspect, InspectRaw, Preprocess
 
@@ -73,6 +73,9 @@ def choose(data: Dataset, p: Inspect) -> pd.DataFrame:
         known = wanted[wanted.isin(meta.index)]
         if known.empty:
             raise TableError(f"{p.synapse_ids_path}: none of its ids is in the data set: {listed(wanted, 3)}")
+        if len(known) < len(wanted):
+            strange = wanted[~wanted.isin(meta.index)]
+            print(f"{counted(len(strange), 'id')} of synapse_ids_path not in the data set: {listed(strange)}")
         meta = meta.loc[known]
     if p.order_by == "random":
         meta = meta.sample(frac=1, random_state=p.seed)
@@ -130,7 +133,7 @@ def load_one(data: Dataset, synapse_id: str) -> Synapse:
     ChunkError
         If the file cannot be read or is no tensor.
     """
-    row = data.meta.set_index("synapse_id").loc[synapse_id]
+    row = data.meta[data.meta["synapse_id"] == synapse_id].iloc[0]
     path = data.folder / row["filename"]
     header = storage.read_header(path)
     if len(header.shape) != 4 or header.shape[0] < 2:

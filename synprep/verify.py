@@ -67,7 +67,7 @@ def check(
         (damaged), unfit, or note (nothing to mend); problem: what is wrong, after a colon what was found;
         filename. See also `synprep.planning.group_problems`.
     """
-    spacing = data.parameters["axial_to_sagittal_spacing"]
+    spacing = data.parameter("axial_to_sagittal_spacing")
     crop_xyz = (crop_size, crop_size, max(1, int(crop_size // spacing)))
     examine = partial(
         _examine, folder=data.folder, spacing=spacing, crop_xyz=crop_xyz, rate=cutout_poisson_rate

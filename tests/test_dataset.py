@@ -89,3 +89,12 @@ def test_text_where_a_number_belongs_is_refused(processed):
     path.write_text(path.read_text().replace("False", "maybe"))
     with pytest.raises(TableError, match=r"sections\.csv"):
         dataset.load(folder)
+
+
+def test_a_parameter_that_is_not_recorded_is_named(processed):
+    _, folder = processed
+    record = json.loads((folder / "run.json").read_text())
+    del record["parameters"]["voxel_size_xy_nm"]
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(TableError, match=r"run\.json: has no voxel_size_xy_nm"):
+        _ = dataset.load(folder).spacing_xyz_nm

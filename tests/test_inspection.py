@@ -1,5 +1,6 @@
 """What a person looks at: the order, the voxels, and what is named as unusual."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,12 @@ def test_random_order_follows_the_seed():
     assert len({chosen(order_by="random", seed=seed) for seed in range(20)}) > 5
 
 
-def test_the_order_of_the_table_or_of_given_ids(tmp_path):
+def test_the_order_of_the_table_or_of_given_ids(tmp_path, capsys):
     (tmp_path / "ids.csv").write_text("synapse_id\nd\nx\na\n")
     ids = str(tmp_path / "ids.csv")
     assert chosen(order_by="table") == "abcde"
     assert chosen(order_by="table", synapse_ids_path=ids) == "da"
+    assert capsys.readouterr().out == "1 id of synapse_ids_path not in the data set: x\n"
     assert chosen(synapse_ids_path=ids) == "da"  # the smaller cleft first
     (tmp_path / "ids.csv").write_text("synapse_id\nx\n")
     with pytest.raises(TableError, match="none of its ids"):
@@ -101,6 +103,15 @@ def test_a_processed_synapse(raw):
     assert one.centre_xyz == (4, 1, 3)  # z 10 of the chunk
     assert one.spacing_xyz_nm.tolist() == [100, 100, 500]
     assert one.caption == ("007: 1 of 5 sections blanked", "pre 0.005, cleft 0.015, post 0 µm³")
+
+
+def test_an_id_that_stands_twice_is_loaded_once(raw):
+    p = Preprocess(**raw)
+    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    data = dataset.load(p.proc_data_path)
+    twice = replace(data, meta=pd.concat([data.meta, data.meta]))
+    chosen_ids = inspection.choose(twice, Inspect())["synapse_id"]
+    assert len(inspection.load(twice, chosen_ids)[0]) == 2
 
 
 def test_channels_of_a_cut_chunk_are_put_together(raw):
