@@ -210,14 +210,7 @@ def test_progress_ends_in_one_quiet_line(cells, stored):
     assert [line for line in lines(cells) if "%|" in line] == []
 
 
-NEEDS_INSPECT = pytest.mark.skipif(
-    "inspect" not in [path.stem for path in NOTEBOOKS], reason="there is no notebooks/inspect.ipynb"
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param("inspect", marks=NEEDS_INSPECT)], indirect=True, scope="module"
-)
+@pytest.mark.parametrize("name", ["inspect"], indirect=True, scope="module")
 def test_the_slider_of_inspect_changes_the_picture(page):
     """By keyboard; the picture is in the same cell."""
     from playwright.sync_api import expect
