@@ -86,6 +86,7 @@ def test_nothing_unusual_gives_an_empty_table():
 def raw(write_pair, paths):
     em = np.full((6, 5, 20), 100, np.uint8)
     em[:, :, 8] = 0
+    em[3:, :, 9] = 0
     mask = np.zeros((6, 5, 20), np.uint8)
     mask[4, 1, 9:12], mask[0, 0, 10], mask[5, 4, 0] = 2, 1, 3
     write_pair("007", em, mask)
@@ -102,7 +103,7 @@ def test_a_processed_synapse(raw):
     assert one.em_xyz.shape == one.mask_xyz.shape == (6, 5, 5)
     assert one.centre_xyz == (4, 1, 3)  # z 10 of the chunk
     assert one.spacing_xyz_nm.tolist() == [100, 100, 500]
-    assert one.caption == ("007: 1 of 5 sections blanked", "pre 0.005, cleft 0.015, post 0 µm³")
+    assert one.caption == ("007: 2 of 5 sections blanked", "pre 0.005, cleft 0.015, post 0 µm³")
 
 
 def test_an_id_that_stands_twice_is_loaded_once(raw):
@@ -115,10 +116,11 @@ def test_an_id_that_stands_twice_is_loaded_once(raw):
 
 
 def test_channels_of_a_cut_chunk_are_put_together(raw):
-    p = Preprocess(**raw, cut_intensity_with_seg_masks=True)
+    p = Preprocess(**raw, cut_intensity_with_seg_masks=True, output_channel_desc=[[1, 2], [2, 3]])
     preprocess.run(planning.make(pairing.find(p), p, False), p, False)
     one = inspection.load_one(dataset.load(p.proc_data_path), "007")
-    assert np.array_equal(one.em_xyz > 0, one.mask_xyz > 0)
+    assert one.em_xyz[4, 1].tolist() == [0, 0, 0, 100, 100]  # of the cleft, in both channels
+    assert one.em_xyz[0, 0].tolist() == [0, 0, 0, 100, 0]
 
 
 def test_loaded_synapses_do_not_share_memory_and_bad_files_are_named(raw):
@@ -142,6 +144,7 @@ def test_a_raw_pair_is_cropped_but_not_blanked(raw):
     assert failures == {}
     assert one.em_xyz.shape == (6, 5, 5)
     assert one.em_xyz[0, 0].tolist() == [100, 0, 100, 100, 100]
+    assert one.em_xyz[5, 0].tolist() == [100, 0, 0, 100, 100]
     assert one.caption[0] == "007"
     assert "the crop removed all postsynaptic voxels" in one.caption
 
