@@ -65,8 +65,10 @@ def choose(data: Dataset, p: Inspect) -> pd.DataFrame:
     Raises
     ------
     TableError
-        If the table of ids cannot be read, or none of its ids is in the data set.
+        If the table of ids cannot be read, none of its ids is in the data set, or the data set is empty.
     """
+    if data.meta.empty:
+        raise TableError(f"{data.folder / 'meta.csv'}: lists no synapse")
     meta = data.meta.set_index("synapse_id", drop=False)
     if p.synapse_ids_path:
         wanted = storage.read_table(p.synapse_ids_path)["synapse_id"].drop_duplicates()

@@ -53,6 +53,11 @@ def test_the_order_of_the_table_or_of_given_ids(tmp_path, capsys):
         chosen(synapse_ids_path=ids)
 
 
+def test_an_empty_data_set_is_refused():
+    with pytest.raises(TableError, match="lists no synapse"):
+        inspection.choose(data_of([]), Inspect())
+
+
 def test_quantities_are_in_cubic_micrometres():
     found = inspection.quantities(DATA)
     assert list(found) == [
