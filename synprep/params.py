@@ -145,7 +145,7 @@ class Preprocess(Chunks):
     max_chunks : int
         Process the first few chunks only, as a trial; 0: all.
     voxel_size_xy_nm : float
-        Edge of a voxel in x and y, in nm; for the axes of pictures.
+        Edge of a voxel in x and y, in nm; for scale bars and volumes in pictures.
     seg_mask_map : dict of str to int
         Label values in the input; the output always has 1, 2 and 3.
     cut_intensity_with_seg_masks : bool
