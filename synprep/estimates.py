@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from synprep import augmentation, labels, sections
+from synprep.table import VOLUME_COLUMNS
 
 LABELS = {labels.NAMES[label]: label for label in labels.MASK_KEYS.values()}
 PIXELS = {"": "imaged pixels", "_with_blanks": "all pixels, blanked ones as 0"}
 PIXELS |= {f"_{name}": f"imaged pixels with label {name}" for name in LABELS}
-VOLUMES = ("pre_synaptic_volume", "synaptic_cleft_volume", "post_synaptic_volume")
 _PERCENTILES = (5, 25, 50, 75, 95)
 _WIDTH = "half-width of uniform {} that explain {}; see synprep.augmentation.half_widths"
 _SAME = "the contrast, or the brightness where that varies less"
@@ -63,7 +63,7 @@ _NUMBERS = {
     },
     "label_volumes": {
         f"{column}_p{q:02}": (f"{q} % quantile, sagittal voxels", "chunks")
-        for column in VOLUMES
+        for column in VOLUME_COLUMNS.values()
         for q in _PERCENTILES
     },
 }
@@ -159,7 +159,7 @@ def _half_widths(scope: str, contrast: float, brightness: float, means: np.ndarr
 
 def _label_volumes(chunks: Mapping[str, np.ndarray]) -> dict[str, float]:
     found = {}
-    for column in VOLUMES:
+    for column in VOLUME_COLUMNS.values():
         quantiles = np.percentile(chunks[column], _PERCENTILES)
         found |= {f"{column}_p{q:02}": value for q, value in zip(_PERCENTILES, quantiles, strict=True)}
     return found

@@ -1,7 +1,6 @@
 """A processed data set in numbers: what to configure training with, how sure each is, what it is from."""
 
 import math
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-import synprep
-from synprep import augmentation, estimates, execution, sections, storage
+from synprep import augmentation, estimates, execution, ledger, sections, storage
 from synprep.dataset import Dataset
 from synprep.errors import ChunkError, FailedChunksError, TableError, counted, listed
 from synprep.params import Fingerprint
 from synprep.paths import shown
+from synprep.table import VOLUME_COLUMNS
 
 
 class _Item(NamedTuple):
@@ -57,7 +56,7 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     pixels, counts, failures = _read(data, by_id, p)
     read = data.meta[data.meta["synapse_id"].isin(pixels)]
     rows = [by_id[synapse_id] for synapse_id in read["synapse_id"]]
-    chunks = {column: read[column].to_numpy() for column in estimates.VOLUMES}
+    chunks = {column: read[column].to_numpy() for column in VOLUME_COLUMNS.values()}
     chunks |= _stacked(pixels[synapse_id] for synapse_id in read["synapse_id"])
     chunks |= _stacked(_describe_sections(one) for one in rows)
     numbers = estimates.numbers(chunks, p.seed)
@@ -170,7 +169,6 @@ def _about(
 ) -> dict[str, Any]:
     """What the numbers are from."""
     spacing = data.parameter("axial_to_sagittal_spacing")
-    versions = {"python": platform.python_version(), "synprep": synprep.__version__}
     return {
         "data_set": shown(data.folder),
         "synapse_ids": synapse_ids,
@@ -182,7 +180,7 @@ def _about(
         "cutout_pixel_value": data.parameter("cutout_pixel_value"),
         "seed": p.seed,
         "intervals": _about_intervals(len(synapse_ids), p.seed),
-        "versions": versions | {"numpy": np.__version__, "pandas": pd.__version__},
+        **ledger.versions(),
     }
 
 

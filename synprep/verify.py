@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -109,23 +108,18 @@ def _examine(
     row: Mapping[str, Any], folder: Path, spacing: float, crop_xyz: tuple[int, int, int], rate: float
 ) -> tuple[tuple[int, ...], list[tuple[str, str]]]:
     """Read one tensor; return its shape, and severity and text of each problem."""
+    from synprep import kernels  # loading the compiler takes a moment
+
     path = folder / row["filename"]
     header = storage.read_header(path)
     _require_tensor(header, row["filename"])
     tensor_cxyz = storage.read_sections(path, header)
-    counts = _kernels().count(tensor_cxyz[labels.MASK_CHANNEL]).sum(axis=0)
+    counts = kernels.count(tensor_cxyz[labels.MASK_CHANNEL]).sum(axis=0)
     is_imaged_z = np.bitwise_or.reduce(tensor_cxyz[:-1].reshape(-1, header.shape[-1]), axis=0) > 0
     damage = [*_wrong_volumes(row, counts, spacing), *_wrong_sections(row, is_imaged_z)]
     unfit = [*_unfit_shape(header.shape, rate), *_unfit_labels(counts)]
     unfit += _unfit_cleft(tensor_cxyz[labels.MASK_CHANNEL], is_imaged_z, crop_xyz)
     return header.shape, [("error", text) for text in damage] + [("unfit", text) for text in unfit]
-
-
-def _kernels() -> ModuleType:
-    """Compiled loops, imported when the first tensor is there: loading the compiler takes a moment."""
-    from synprep import kernels
-
-    return kernels
 
 
 def _require_tensor(header: storage.Header, filename: str) -> None:
