@@ -1,18 +1,20 @@
 """The parameters of each notebook: records that check themselves, and paths relative to the project's root.
 
-One record class per notebook. All parameters of one name mean the same in every notebook, so that one YAML
-file per data set serves them all.
+One record class per notebook. A parameter is declared once, in the type of its field; the check, the absolute
+paths, the key by which runs resume and the README's table follow from that. All parameters of one name mean
+the same in every notebook, so that one YAML file per data set serves them all.
 """
 
 import ast
 import difflib
+import json
 import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pandas as pd
 import yaml
@@ -21,55 +23,118 @@ from synprep.errors import ParameterError, counted
 from synprep.labels import MASK_KEYS
 from synprep.paths import resolve, shown
 
-_INPUT_FOLDERS = {"raw_em_data_path", "raw_mask_data_path", "proc_data_path"}  # but see `_missing_inputs`
-_INPUT_FILES = {"synapse_ids_path", "meta_list"}
-_PATHS = _INPUT_FOLDERS | _INPUT_FILES | {"report_path", "merged_meta_path"}
-_PATTERN_RULE = "must be a file name with one {synapse_id}, and with no * that touches it"
-_MAY_BE_EMPTY = {"raw_mask_data_path", "synapse_ids_path", "example_synapse_id", "scheduler"}
+_Rule = tuple[Callable[[Any], bool], str]  # what a value must satisfy beyond its type, and how to say so
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What there is to know of a parameter besides its name, type, meaning and default."""
+
+    rule: _Rule = (lambda value: True, "")
+    path: Literal["", "input folder", "input file", "output"] = ""
+    empty: str = ""  # what 0 or an empty text stands for; without it, a text must not be empty
+    decides: bool = False  # whether it decides what a tensor and its rows hold
+
+
+def _between(low: int, high: int) -> _Rule:
+    return lambda value: low <= value <= high, f"must be from {low} to {high}"
+
+
+def _one_of(*choices: str) -> _Rule:
+    return lambda value: value in choices, f"must be {', '.join(choices[:-1])} or {choices[-1]}"
+
+
+def _is_pattern(value: str) -> bool:
+    touches = "*{synapse_id}" in value or "{synapse_id}*" in value
+    return value.count("{synapse_id}") == 1 and not touches and not {"/", "\\"} & {*value}
+
+
+_AT_LEAST_1 = (lambda value: value >= 1, "must be at least 1")
+_POSITIVE = (lambda value: value > 0, "must be greater than 0")
+_NOT_NEGATIVE = (lambda value: value >= 0, "must be 0 or more")
+_PATTERN = (_is_pattern, "must be a file name with one {synapse_id}, and with no * that touches it")
+_LABELS = (
+    lambda value: value.keys() == MASK_KEYS.keys() and len({*value.values()} & {*range(1, 256)}) == 3,
+    f"must give {', '.join(MASK_KEYS)} three different values from 1 to 255",
+)
+_CHANNELS = (
+    lambda value: value and all(channel and {*channel} <= {*range(256)} for channel in value),
+    "must be a list of non-empty lists of label values, such as [[1], [2], [3]]",
+)
+_SOME_TABLES = (lambda value: len(value) > 0, "must name at least one table")
+_FREE_NAME = (
+    lambda value: os.path.basename(value) not in ("sections.csv", "run.json"),
+    "must not be named as one of the files beside it",
+)
+
+# Parameters that several records take.
+_NWorkers = Annotated[int, "number of threads", _Facts(empty="one per core")]
+_Scheduler = Annotated[
+    str, "a Dask cluster: `tcp://host:8786`, or the path of a scheduler file", _Facts(empty="threads")
+]
+_Seed = Annotated[
+    int,
+    "of the sample (a smaller sample is the start of a larger one), of the random order in inspect, of the "
+    "draws that give the fingerprint's intervals",
+    _Facts(),
+]
+_ReportPath = Annotated[
+    str, "folder for figures, numbers, unusual synapses and `augmenter.yaml`", _Facts(path="output")
+]
+_SynapseIdsPath = Annotated[
+    str, "CSV with a column `synapse_id`: process or inspect these", _Facts(path="input file", empty="all")
+]
+_VoxelSize = Annotated[
+    float, "edge of a voxel in x and y, in nm; for scale bars and volumes in pictures", _Facts(_POSITIVE)
+]
+_SegMaskMap = Annotated[
+    dict[str, int],
+    "label values in the input; the output always has 1, 2, 3; a 1, 2 or 3 in the input that is not "
+    "named becomes background",
+    _Facts(_LABELS, decides=True),
+]
+_NExamples = Annotated[
+    int, "raw pairs or synapses to look at, at most those that are there", _Facts(_between(1, 100))
+]
+_ProcessedPath = Annotated[
+    str, "in inspect and fingerprint: of a processed or merged data set", _Facts(path="input folder")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunks:
-    """What every notebook that reads raw chunks takes.
+    """What every notebook that reads raw chunks takes."""
 
-    Parameters
-    ----------
-    raw_em_data_path : str
-        Folder with EM files, walked with all folders inside it.
-    raw_mask_data_path : str
-        Folder with mask files; may be the same one. Empty: no masks (exploratory notebooks only).
-    em_filename_pattern, mask_filename_pattern : str
-        File name with one ``{synapse_id}`` and any ``*``.
-    cutout_threshold : float
-        Sections with a greater cutout fraction (0..1) are blanked.
-    cutout_pixel_value : int
-        Intensity of pixels where nothing was imaged or aligned.
-    axial_to_sagittal_spacing : float
-        z spacing / xy spacing.
-    n_sections : int
-        Number of central sections to keep; 0: from the spacing.
-    n_workers : int
-        Number of threads; 0: one per core.
-    scheduler : str
-        Address of a Dask scheduler (``tcp://...``), or path of a scheduler file, to work on a cluster instead
-        of in threads; empty: threads.
-
-    Raises
-    ------
-    ParameterError
-        If any value has the wrong type or is out of range; all problems are in one message.
-    """
-
-    raw_em_data_path: str = "data/demo/em"
-    raw_mask_data_path: str = "data/demo/mask"
-    em_filename_pattern: str = "{synapse_id}.npy"
-    mask_filename_pattern: str = "{synapse_id}_mask.npy"
-    cutout_threshold: float = 0.01
-    cutout_pixel_value: int = 0
-    axial_to_sagittal_spacing: float = 5.0
-    n_sections: int = 0
-    n_workers: int = 0
-    scheduler: str = ""
+    raw_em_data_path: Annotated[
+        str, "folder with EM files, walked with all folders inside it", _Facts(path="input folder")
+    ] = "data/demo/em"
+    raw_mask_data_path: Annotated[
+        str,
+        "folder with mask files; may be the same one",
+        _Facts(path="input folder", empty="survey every EM file (exploratory notebooks only)"),
+    ] = "data/demo/mask"
+    em_filename_pattern: Annotated[
+        str, "file name with one `{synapse_id}` and any `*` (shortest match)", _Facts(_PATTERN)
+    ] = "{synapse_id}.npy"
+    mask_filename_pattern: Annotated[
+        str, "the same for masks; a file that fits it is never taken for EM", _Facts(_PATTERN)
+    ] = "{synapse_id}_mask.npy"
+    cutout_threshold: Annotated[
+        float, "sections with a greater cutout fraction are blanked", _Facts(_between(0, 1), decides=True)
+    ] = 0.01
+    cutout_pixel_value: Annotated[
+        int, "intensity where nothing was imaged or aligned", _Facts(_between(0, 255), decides=True)
+    ] = 0
+    axial_to_sagittal_spacing: Annotated[
+        float,
+        "z spacing / xy spacing; int(depth // it) + 1 central sections are kept",
+        _Facts(_POSITIVE, decides=True),
+    ] = 5.0
+    n_sections: Annotated[
+        int, "number of central sections to keep", _Facts(empty="from the spacing", decides=True)
+    ] = 0
+    n_workers: _NWorkers = 0
+    scheduler: _Scheduler = ""
 
     def __post_init__(self):
         _settle(self)
@@ -77,34 +142,20 @@ class Chunks:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey(Chunks):
-    """What the exploratory notebooks share.
+    """What the exploratory notebooks share."""
 
-    Parameters
-    ----------
-    n_rand_samples : int
-        How many chunks to survey, at most those that are there.
-    seed : int
-        Another seed surveys another sample.
-    report_path : str
-        Folder for the figures (PNG) and numbers (JSON).
-    """
-
-    n_rand_samples: int = 1000
-    seed: int = 0
-    report_path: str = "data/demo/reports"
+    n_rand_samples: Annotated[
+        int, "chunks to survey, drawn without replacement, at most those there are", _Facts(_AT_LEAST_1)
+    ] = 1000
+    seed: _Seed = 0
+    report_path: _ReportPath = "data/demo/reports"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutoutHistogram(Survey):
-    """Parameters of `cutout_histogram.ipynb`.
+    """Parameters of `cutout_histogram.ipynb`."""
 
-    Parameters
-    ----------
-    n_bins : int
-        Number of bins over the cutout fractions 0 to 1.
-    """
-
-    n_bins: int = 100
+    n_bins: Annotated[int, "bins of the cutout histogram, over 0 to 1", _Facts(_between(1, 100_000))] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,123 +165,82 @@ class IntensityHistogram(Survey):
 
 @dataclass(frozen=True, kw_only=True)
 class SectionVariation(Survey):
-    """Parameters of `section_variation.ipynb`.
+    """Parameters of `section_variation.ipynb`."""
 
-    Parameters
-    ----------
-    example_synapse_id : str
-        Chunk of the example; empty: the first of the sample.
-    section_index : int
-        z index of the example's section; the next one is compared with it.
-    intensity_slope, intensity_intercept : float
-        Linear transform of the next section's intensities; the intercept is on 0 to 255.
-    """
-
-    example_synapse_id: str = ""
-    section_index: int = 13
-    intensity_slope: float = 1.01
-    intensity_intercept: float = 0.0
+    example_synapse_id: Annotated[
+        str, "chunk of the example in section variation", _Facts(empty="first of the sample")
+    ] = ""
+    section_index: Annotated[
+        int, "its section (z index); the next one is compared with it", _Facts(_NOT_NEGATIVE)
+    ] = 13
+    intensity_slope: Annotated[
+        float, "the next section is shown as clip(slope x + intercept, 0, 255)", _Facts(_POSITIVE)
+    ] = 1.01
+    intensity_intercept: Annotated[float, "intercept of the same, in grey levels (0 to 255)", _Facts()] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess(Chunks):
-    """Parameters of `preprocess.ipynb`.
+    """Parameters of `preprocess.ipynb`."""
 
-    Parameters
-    ----------
-    proc_data_path : str
-        Folder for the tensors and tables; made when missing.
-    synapse_ids_path : str
-        CSV file with a column `synapse_id` that names the chunks to process; empty: all.
-    max_chunks : int
-        Process the first few chunks only, as a trial; 0: all.
-    voxel_size_xy_nm : float
-        Edge of a voxel in x and y, in nm; for scale bars and volumes in pictures.
-    seg_mask_map : dict of str to int
-        Label values in the input; the output always has 1, 2 and 3.
-    cut_intensity_with_seg_masks : bool
-        False: channels are EM and mask. True: one channel of EM for each entry of `output_channel_desc`,
-        zero outside its labels, and the mask.
-    output_channel_desc : list of list of int
-        Label values (1, 2, 3) of each channel when the EM is cut.
-    resume : bool
-        True: chunks that are finished and unchanged are not done again. False: all are, and a table of
-        another data set that is in the folder is moved aside.
-    verify : bool
-        True: read every tensor again and compare it with the tables.
-    max_failures : int
-        With more failed chunks than this the run ends with an error, after all else is written.
-    """
-
-    proc_data_path: str = "data/demo/processed"
-    synapse_ids_path: str = ""
-    max_chunks: int = 0
-    voxel_size_xy_nm: float = 8.0
-    seg_mask_map: dict[str, int] = field(default_factory=lambda: dict(MASK_KEYS))
-    cut_intensity_with_seg_masks: bool = False
-    output_channel_desc: list[list[int]] = field(default_factory=lambda: [[1], [2], [3]])
-    resume: bool = True
-    verify: bool = False
-    max_failures: int = 0
+    proc_data_path: Annotated[
+        str, "folder for tensors and tables; made when missing", _Facts(path="output")
+    ] = "data/demo/processed"
+    synapse_ids_path: _SynapseIdsPath = ""
+    max_chunks: Annotated[int, "process the first few only, as a trial", _Facts(empty="all")] = 0
+    voxel_size_xy_nm: _VoxelSize = 8.0
+    seg_mask_map: _SegMaskMap = field(default_factory=MASK_KEYS.copy)
+    cut_intensity_with_seg_masks: Annotated[
+        bool,
+        "true: one channel of EM for each entry of `output_channel_desc`, zero outside its labels, and the "
+        "mask last",
+        _Facts(decides=True),
+    ] = False
+    output_channel_desc: Annotated[
+        list[list[int]],
+        "label values (1, 2, 3) of each channel when the EM is cut",
+        _Facts(_CHANNELS, decides=True),
+    ] = field(default_factory=lambda: [[1], [2], [3]])
+    resume: Annotated[
+        bool,
+        "chunks that are finished and unchanged are not done again; false: all are, and a table of "
+        "another data set in the folder is moved aside",
+        _Facts(),
+    ] = True
+    verify: Annotated[bool, "true: read every tensor again and compare it with the tables", _Facts()] = False
+    max_failures: Annotated[
+        int,
+        "with more failed chunks the run ends with an error, after all else is written",
+        _Facts(_NOT_NEGATIVE),
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectRaw(Chunks):
-    """Parameters of `inspect_raw.ipynb`.
+    """Parameters of `inspect_raw.ipynb`."""
 
-    Parameters
-    ----------
-    voxel_size_xy_nm : float
-        Edge of a voxel in x and y, in nm; for scale bars and volumes.
-    seg_mask_map : dict of str to int
-        Label values in the input.
-    n_examples : int
-        How many raw pairs to look at, at most those that are there.
-    seed : int
-        Another seed looks at others.
-    report_path : str
-        Folder for the figure (PNG) and the numbers (JSON).
-    """
-
-    voxel_size_xy_nm: float = 8.0
-    seg_mask_map: dict[str, int] = field(default_factory=lambda: dict(MASK_KEYS))
-    n_examples: int = 12
-    seed: int = 0
-    report_path: str = "data/demo/reports"
+    voxel_size_xy_nm: _VoxelSize = 8.0
+    seg_mask_map: _SegMaskMap = field(default_factory=MASK_KEYS.copy)
+    n_examples: _NExamples = 12
+    seed: _Seed = 0
+    report_path: _ReportPath = "data/demo/reports"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Parameters of `inspect.ipynb`.
+    """Parameters of `inspect.ipynb`."""
 
-    Parameters
-    ----------
-    proc_data_path : str
-        Folder of a processed or merged data set.
-    n_examples : int
-        How many synapses to look at.
-    order_by : str
-        ``"worst"``: without cleft, most blanked sections, smallest cleft first; ``"random"``; ``"table"``:
-        as in `synapse_ids_path`, or else in `meta.csv`.
-    synapse_ids_path : str
-        CSV file with a column `synapse_id`: look at these only; empty: all.
-    seed : int
-        Of the random order.
-    report_path : str
-        Folder for the figures (PNG) and the list of unusual synapses (CSV).
-
-    Raises
-    ------
-    ParameterError
-        If any value has the wrong type or is out of range; all problems are in one message.
-    """
-
-    proc_data_path: str = "data/demo/processed"
-    n_examples: int = 12
-    order_by: str = "worst"
-    synapse_ids_path: str = ""
-    seed: int = 0
-    report_path: str = "data/demo/reports"
+    proc_data_path: _ProcessedPath = "data/demo/processed"
+    n_examples: _NExamples = 12
+    order_by: Annotated[
+        str,
+        "`worst` (without cleft, most blanked sections, smallest cleft first), `random` (seeded), or "
+        "`table` (as in `synapse_ids_path`, else in `meta.csv`)",
+        _Facts(_one_of("worst", "random", "table")),
+    ] = "worst"
+    synapse_ids_path: _SynapseIdsPath = ""
+    seed: _Seed = 0
+    report_path: _ReportPath = "data/demo/reports"
 
     def __post_init__(self):
         _settle(self)
@@ -238,33 +248,25 @@ class Inspect:
 
 @dataclass(frozen=True, kw_only=True)
 class Merge:
-    """Parameters of `merge.ipynb`.
+    """Parameters of `merge.ipynb`."""
 
-    Parameters
-    ----------
-    meta_list : list of str
-        The `meta.csv` files to merge, in the order of the merged rows.
-    merged_meta_path : str
-        The table to write.
-    on_conflict : str
-        What to do when an id has different values in two tables: ``"error"``, or keep the ``"first"`` or
-        the ``"last"`` row.
-    link_mode : str
-        Where the arrays are: ``"reference"``, in the old folders, by relative names; ``"hardlink"``, beside
-        the merged table as hard links; ``"copy"``, beside it as copies.
-
-    Raises
-    ------
-    ParameterError
-        If any value has the wrong type or is out of range; all problems are in one message.
-    """
-
-    meta_list: list[str] = field(
-        default_factory=lambda: ["data/ds1/processed/meta.csv", "data/ds2/processed/meta.csv"]
+    meta_list: Annotated[
+        list[str], "tables to merge, in the order of the merged rows", _Facts(_SOME_TABLES, "input file")
+    ] = field(default_factory=lambda: ["data/ds1/processed/meta.csv", "data/ds2/processed/meta.csv"])
+    merged_meta_path: Annotated[str, "the merged table", _Facts(_FREE_NAME, "output")] = (
+        "data/merged/meta.csv"
     )
-    merged_meta_path: str = "data/merged/meta.csv"
-    on_conflict: str = "error"
-    link_mode: str = "reference"
+    on_conflict: Annotated[
+        str,
+        "an id with different values in two tables: `error`, or keep the `first` or the `last` row",
+        _Facts(_one_of("error", "first", "last")),
+    ] = "error"
+    link_mode: Annotated[
+        str,
+        "arrays of a merged set stay in the old folders (`reference`, by relative names), or appear "
+        "beside its table (`hardlink`, `copy`)",
+        _Facts(_one_of("reference", "hardlink", "copy")),
+    ] = "reference"
 
     def __post_init__(self):
         _settle(self)
@@ -272,32 +274,13 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """Parameters of `fingerprint.ipynb`.
+    """Parameters of `fingerprint.ipynb`."""
 
-    Parameters
-    ----------
-    proc_data_path : str
-        Folder of a processed or merged data set.
-    report_path : str
-        Folder for the figure (PNG), the numbers (JSON) and the configuration (YAML).
-    seed : int
-        Of the resamples that give the intervals.
-    n_workers : int
-        Number of threads; 0: one per core.
-    scheduler : str
-        As for `Chunks`.
-
-    Raises
-    ------
-    ParameterError
-        If any value has the wrong type or is out of range; all problems are in one message.
-    """
-
-    proc_data_path: str = "data/demo/processed"
-    report_path: str = "data/demo/reports"
-    seed: int = 0
-    n_workers: int = 0
-    scheduler: str = ""
+    proc_data_path: _ProcessedPath = "data/demo/processed"
+    report_path: _ReportPath = "data/demo/reports"
+    seed: _Seed = 0
+    n_workers: _NWorkers = 0
+    scheduler: _Scheduler = ""
 
     def __post_init__(self):
         _settle(self)
@@ -314,142 +297,6 @@ RECORDS = (
     Merge,
     Fingerprint,
 )
-
-# What a value must satisfy beyond its type, and how to say so.
-_RULES = {
-    "cutout_threshold": (lambda v: 0 <= v <= 1, "must be from 0 to 1"),
-    "cutout_pixel_value": (lambda v: 0 <= v <= 255, "must be from 0 to 255"),
-    "axial_to_sagittal_spacing": (lambda v: v > 0, "must be greater than 0"),
-    "n_sections": (lambda v: v >= 0, "must be 0 (from the spacing) or more"),
-    "n_workers": (lambda v: v >= 0, "must be 0 (one per core) or more"),
-    "n_rand_samples": (lambda v: v >= 1, "must be at least 1"),
-    "intensity_slope": (lambda v: v > 0, "must be greater than 0"),
-    "n_bins": (lambda v: 1 <= v <= 100_000, "must be from 1 to 100000"),
-    "section_index": (lambda v: v >= 0, "must be 0 or more"),
-    "max_chunks": (lambda v: v >= 0, "must be 0 (all) or more"),
-    "max_failures": (lambda v: v >= 0, "must be 0 or more"),
-    "voxel_size_xy_nm": (lambda v: v > 0, "must be greater than 0"),
-    "on_conflict": (lambda v: v in ("error", "first", "last"), "must be error, first or last"),
-    "n_examples": (lambda v: 1 <= v <= 100, "must be from 1 to 100"),
-    "order_by": (lambda v: v in ("worst", "random", "table"), "must be worst, random or table"),
-    "link_mode": (
-        lambda v: v in ("reference", "hardlink", "copy"),
-        "must be reference, hardlink or copy",
-    ),
-    "merged_meta_path": (
-        lambda v: os.path.basename(v) not in ("sections.csv", "run.json"),
-        "must not be named as one of the files beside it",
-    ),
-    "meta_list": (lambda v: len(v) > 0, "must name at least one table"),
-    "seg_mask_map": (
-        lambda v: v.keys() == MASK_KEYS.keys() and len({*v.values()} & {*range(1, 256)}) == 3,
-        f"must give {', '.join(MASK_KEYS)} three different values from 1 to 255",
-    ),
-    "output_channel_desc": (
-        lambda v: v and all(channel and {*channel} <= {*range(256)} for channel in v),
-        "must be a list of non-empty lists of label values, such as [[1], [2], [3]]",
-    ),
-    "em_filename_pattern": (lambda v: _is_pattern(v), _PATTERN_RULE),
-    "mask_filename_pattern": (lambda v: _is_pattern(v), _PATTERN_RULE),
-}
-
-
-def _is_pattern(pattern: str) -> bool:
-    touches = "*{synapse_id}" in pattern or "{synapse_id}*" in pattern
-    return pattern.count("{synapse_id}") == 1 and not touches and not {"/", "\\"} & {*pattern}
-
-
-def _type_problem(value: Any, hint: type | GenericAlias) -> str:
-    """Say why a value does not fit a type hint; empty when it fits. An int is fine for a float."""
-    kind, inner = get_origin(hint) or hint, get_args(hint)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return "" if math.isfinite(value) else f"must be a finite number, not {value}"
-    wrong = not isinstance(value, (list, tuple) if kind is list else kind)
-    if wrong or (kind is int and isinstance(value, bool)):
-        return _type_message(value, kind)
-    items = [*value.values(), *value] if kind is dict else value if kind is list else []
-    hints = [inner[1]] * len(value) + [inner[0]] * len(value) if kind is dict else inner * len(items)
-    problems = [_type_problem(item, item_hint) for item, item_hint in zip(items, hints, strict=True)]
-    return next((f"has an entry that {problem}" for problem in problems if problem), "")
-
-
-_TYPE_NAMES = {
-    str: "text",
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "a mapping",
-}
-
-
-def _type_message(value: Any, kind: type) -> str:
-    text = f"must be {_TYPE_NAMES[kind]}, not {value!r}"
-    if isinstance(value, str) and kind in (int, float):
-        return text + " (text; YAML reads 1e-2 as text: write 0.01, without quotes)"
-    if isinstance(value, str) and kind is bool:
-        return text + " (text; write true in YAML, True after papermill's -p)"
-    return text + (" (put it in quotes)" if kind is str and value is not None else "")
-
-
-def _value_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
-    problems = {}
-    for name, hint in get_type_hints(record_type).items():
-        value = values[name]
-        accepts, rule = _RULES.get(name, (lambda v: True, ""))
-        problem = _type_problem(value, hint)
-        if not problem and value == "" and name not in _MAY_BE_EMPTY:
-            problem = "must not be empty"
-        if not problem and not accepts(value):
-            problem = f"{rule}, not {value!r}"
-        if problem:
-            problems[name] = f"{name} {problem}"
-    return [*problems.values(), *([] if problems else _joint_problems(record_type, values))]
-
-
-def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with values that are right one by one."""
-    problems = []
-    em, mask = values.get("raw_em_data_path"), values.get("raw_mask_data_path")
-    if record_type in (InspectRaw, Preprocess) and not mask:
-        problems.append("raw_mask_data_path must not be empty")
-    same = em and mask and values["em_filename_pattern"] == values["mask_filename_pattern"]
-    if same and _overlap(resolve(em), resolve(mask)):
-        problems.append(
-            "em_filename_pattern and mask_filename_pattern must differ when raw_em_data_path and "
-            "raw_mask_data_path are the same folder or one inside the other"
-        )
-    if resolve(values.get("merged_meta_path", "")) in [resolve(path) for path in values.get("meta_list", [])]:
-        problems.append("merged_meta_path must not be one of the tables of meta_list")
-    return problems
-
-
-def _overlap(one: str, other: str) -> bool:
-    return Path(one).is_relative_to(other) or Path(other).is_relative_to(one)
-
-
-def _settle(record: Record) -> None:
-    """Check a new record, make its paths absolute, and its integers floats where a float is meant."""
-    values = {name: _plain(getattr(record, name)) for name in get_type_hints(type(record))}
-    _raise_problems(_value_problems(type(record), values))
-    for name, hint in get_type_hints(type(record)).items():
-        value = float(values[name]) if hint is float else values[name]
-        if name in _PATHS:
-            value = [resolve(path) for path in value] if isinstance(value, list | tuple) else resolve(value)
-        object.__setattr__(record, name, value)
-
-
-def _plain(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _raise_problems(problems: list[str]) -> None:
-    if problems:
-        raise ParameterError(
-            "\n".join(
-                [f"{counted(len(problems), 'problem')}, nothing was done:", *map("  {}".format, problems)]
-            )
-        )
 
 
 def from_mapping(
@@ -479,33 +326,14 @@ def from_mapping(
         One message with all unknown names (and the nearest known one), wrong types, values out of range and
         input paths that do not exist.
     """
-    default = record_type()
-    own = get_type_hints(record_type)
-    known = {name for other in RECORDS for name in get_type_hints(other)}
+    default, own = record_type(), _declared(record_type)
+    known = {name for other in RECORDS for name in _declared(other)}
     problems = [_unknown(name, own, known) for name in passed if name not in known]
     values = {name: _plain(passed.get(name, getattr(default, name))) for name in own}
     problems += _value_problems(record_type, values)
     problems += _missing_inputs(record_type, values, {resolve(path) for path in will_be_made})
     _raise_problems(problems)
     return record_type(**values), sorted(name for name in passed if name in known and name not in own)
-
-
-def _unknown(name: str, own: Iterable[str], known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, own, 1) or difflib.get_close_matches(name, known, 1)
-    return f"{name} is not a parameter" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _missing_inputs(
-    record_type: type[Record], values: Mapping[str, Any], will_be_made: set[str]
-) -> list[str]:
-    problems, outputs = [], {"proc_data_path"} if record_type is Preprocess else set()
-    for name in values.keys() & (_INPUT_FOLDERS | _INPUT_FILES) - outputs:
-        exists, kind = (os.path.isdir, "folder") if name in _INPUT_FOLDERS else (os.path.isfile, "file")
-        paths = values[name] if isinstance(values[name], list | tuple) else [values[name]]
-        for path in (resolve(path) for path in paths if isinstance(path, str) and path):
-            if path not in will_be_made and not exists(path):
-                problems.append(f"{name}: there is no {kind} {path}")
-    return sorted(problems)
 
 
 def from_yaml(record_type: type[Record], path: str | os.PathLike, will_be_made: Iterable[str] = ()) -> Record:
@@ -518,7 +346,7 @@ def from_yaml(record_type: type[Record], path: str | os.PathLike, will_be_made: 
     path : str or PathLike
         YAML file; a relative path starts from the project's root.
     will_be_made : iterable of str
-        Input paths, relative to the project's root, that may be missing now.
+        As for `from_mapping`.
 
     Returns
     -------
@@ -555,7 +383,7 @@ def check(
     namespace : mapping of str to object
         The notebook's ``globals()``.
     will_be_made : iterable of str
-        Input paths, relative to the project's root, that may be missing now.
+        As for `from_mapping`.
 
     Returns
     -------
@@ -567,18 +395,12 @@ def check(
     ParameterError
         As `from_mapping`.
     """
-    names = {*get_type_hints(record_type), *_injected_names(namespace.get("In", ()))}
+    names = {*_declared(record_type), *_injected_names(namespace.get("In", ()))}
     passed = {name: namespace[name] for name in sorted(names) if name in namespace}
     record, passed_over = from_mapping(record_type, passed, will_be_made)
     if passed_over:
         print(f"Passed over, since only other notebooks take them: {', '.join(passed_over)}")
     return record
-
-
-def _injected_names(cells: Iterable[str]) -> set[str]:
-    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
-    assigned = ast.parse(injected[-1]).body if injected else []
-    return {target.id for statement in assigned for target in getattr(statement, "targets", [])}
 
 
 def as_table(record: Record) -> pd.DataFrame:
@@ -592,11 +414,147 @@ def as_table(record: Record) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per parameter, index `parameter`, column `value`; paths as `shown` gives them.
+        One row per parameter, index `parameter`, column `value`; paths inside the project are relative to it.
     """
-    values = {f.name: getattr(record, f.name) for f in fields(record)}
-    for name in values.keys() & (_PATHS):
-        value = values[name]
-        values[name] = [shown(path) for path in value] if isinstance(value, list) else value and shown(value)
-    table = pd.DataFrame({"value": [str(value) for value in values.values()]}, index=list(values))
-    return table.rename_axis("parameter")
+    values = {}
+    for name, (_, _, facts) in _declared(type(record)).items():
+        value = getattr(record, name)
+        values[name] = str(_each_path(shown, value) if facts.path else value)
+    return pd.DataFrame({"value": values}).rename_axis("parameter")
+
+
+def documentation() -> str:
+    """Table of all parameters, for the README.
+
+    Returns
+    -------
+    str
+        Markdown; a row per name, with what all records say of it.
+    """
+    defaults, meanings = {}, {}
+    for f in [f for record_type in RECORDS for f in fields(record_type)]:
+        hint, meaning, facts = get_args(f.type)
+        zero = "0" if hint is int else "empty"
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        text = default if isinstance(default, str) else json.dumps(default)
+        meaning += f"; {zero}: {facts.empty}" if facts.empty else ""
+        defaults[f.name] = f"`{text}`" if text else "empty"
+        meanings.setdefault(f.name, {})[meaning] = None  # a dict keeps each once, in order
+    rows = [f"| `{name}` | {defaults[name]} | {'; '.join(meanings[name])} |" for name in defaults]
+    return "\n".join(["| parameter | default | meaning |", "|---|---|---|", *rows])
+
+
+def _declared(record_type: type[Record]) -> dict[str, tuple[type | GenericAlias, str, _Facts]]:
+    """Type, meaning and facts of each parameter by name, in the order of declaration."""
+    return {f.name: get_args(f.type) for f in fields(record_type)}
+
+
+def _settle(record: Record) -> None:
+    """Check a new record, make its paths absolute, and its integers floats where a float is meant."""
+    declared = _declared(type(record))
+    values = {name: _plain(getattr(record, name)) for name in declared}
+    _raise_problems(_value_problems(type(record), values))
+    for name, (hint, _, facts) in declared.items():
+        value = float(values[name]) if hint is float else values[name]
+        object.__setattr__(record, name, _each_path(resolve, value) if facts.path else value)
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _each_path(convert: Callable[[str], str], value: str | list[str]) -> str | list[str]:
+    """Convert one path or a list of them; empty stays empty."""
+    return [convert(path) for path in value] if isinstance(value, list | tuple) else value and convert(value)
+
+
+def _value_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
+    declared = _declared(record_type).items()
+    found = {name: _value_problem(values[name], hint, facts) for name, (hint, _, facts) in declared}
+    problems = [f"{name} {problem}" for name, problem in found.items() if problem]
+    return problems or _joint_problems(record_type, values)
+
+
+def _value_problem(value: Any, hint: type | GenericAlias, facts: _Facts) -> str:
+    """Say what is wrong with one value; empty when nothing is."""
+    accepts, rule = facts.rule
+    if problem := _type_problem(value, hint):
+        return problem
+    if value == "" and not facts.empty:
+        return "must not be empty"
+    if facts.empty and hint is int and value < 0:
+        return f"must be 0 ({facts.empty}) or more, not {value}"
+    return "" if accepts(value) else f"{rule}, not {value!r}"
+
+
+def _type_problem(value: Any, hint: type | GenericAlias) -> str:
+    """Say why a value does not fit a type hint; empty when it fits. An int is fine for a float."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return "" if math.isfinite(value) else f"must be a finite number, not {value}"
+    wrong = not isinstance(value, (list, tuple) if kind is list else kind)
+    if wrong or (kind is int and isinstance(value, bool)):
+        return _type_message(value, kind)
+    items = [*value.values(), *value] if kind is dict else value if kind is list else []
+    hints = [inner[1]] * len(value) + [inner[0]] * len(value) if kind is dict else inner * len(items)
+    problems = [_type_problem(item, item_hint) for item, item_hint in zip(items, hints, strict=True)]
+    return next((f"has an entry that {problem}" for problem in problems if problem), "")
+
+
+def _type_message(value: Any, kind: type) -> str:
+    names = {str: "text", int: "an integer", float: "a number", bool: "true or false", list: "a list"}
+    text = f"must be {names.get(kind, 'a mapping')}, not {value!r}"
+    if isinstance(value, str) and kind in (int, float):
+        return text + " (text; YAML reads 1e-2 as text: write 0.01, without quotes)"
+    if isinstance(value, str) and kind is bool:
+        return text + " (text; write true in YAML, True after papermill's -p)"
+    return text + (" (put it in quotes)" if kind is str and value is not None else "")
+
+
+def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with values that are right one by one."""
+    problems = []
+    em, mask = (resolve(values.get(name, "")) for name in ("raw_em_data_path", "raw_mask_data_path"))
+    if record_type in (InspectRaw, Preprocess) and not mask:
+        problems.append("raw_mask_data_path must not be empty")
+    same = em and mask and values["em_filename_pattern"] == values["mask_filename_pattern"]
+    if same and (Path(em).is_relative_to(mask) or Path(mask).is_relative_to(em)):
+        problems.append(
+            "em_filename_pattern and mask_filename_pattern must differ when raw_em_data_path and "
+            "raw_mask_data_path are the same folder or one inside the other"
+        )
+    if resolve(values.get("merged_meta_path", "")) in [resolve(path) for path in values.get("meta_list", [])]:
+        problems.append("merged_meta_path must not be one of the tables of meta_list")
+    return problems
+
+
+def _missing_inputs(
+    record_type: type[Record], values: Mapping[str, Any], will_be_made: set[str]
+) -> list[str]:
+    exists = {"input folder": os.path.isdir, "input file": os.path.isfile}
+    problems = []
+    for name, (_, _, facts) in _declared(record_type).items():
+        paths = values[name] if isinstance(values[name], list | tuple) else [values[name]]
+        given = [resolve(path) for path in paths if isinstance(path, str) and path]
+        if facts.path in exists:
+            kind = facts.path.removeprefix("input ")
+            missing = [path for path in given if path not in will_be_made and not exists[facts.path](path)]
+            problems += [f"{name}: there is no {kind} {path}" for path in missing]
+    return sorted(problems)
+
+
+def _unknown(name: str, own: Iterable[str], known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, own, 1) or difflib.get_close_matches(name, known, 1)
+    return f"{name} is not a parameter" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _raise_problems(problems: list[str]) -> None:
+    if problems:
+        head = f"{counted(len(problems), 'problem')}, nothing was done:"
+        raise ParameterError("\n".join([head, *(f"  {problem}" for problem in problems)]))
+
+
+def _injected_names(cells: Iterable[str]) -> set[str]:
+    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    assigned = ast.parse(injected[-1]).body if injected else []
+    return {target.id for statement in assigned for target in getattr(statement, "targets", [])}

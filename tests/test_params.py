@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -203,6 +204,28 @@ class TestCheck:
         cells = ["# Parameters\nn_bins = 5\n"]
         params.check(params.Preprocess, {"n_bins": 5, "In": cells}, MADE)
         assert capsys.readouterr().out == "Passed over, since only other notebooks take them: n_bins\n"
+
+
+def test_one_name_has_one_type_and_one_default_in_all_records():
+    types, defaults = {}, {}
+    for record_type in params.RECORDS:
+        for name, value in asdict(record_type()).items():
+            assert get_type_hints(record_type)[name] == types.setdefault(
+                name, get_type_hints(record_type)[name]
+            )
+            assert value == defaults.setdefault(name, value), name
+
+
+def test_documentation_has_a_row_for_each_name_with_what_every_record_says():
+    rows = dict(row[2:-2].split(" | ", 1) for row in params.documentation().splitlines()[2:])
+    assert {*rows} == {f"`{f.name}`" for record_type in params.RECORDS for f in fields(record_type)}
+    assert rows["`max_chunks`"] == "`0` | process the first few only, as a trial; 0: all"
+    assert rows["`synapse_ids_path`"].startswith("empty | ")
+    assert rows["`synapse_ids_path`"].endswith("; empty: all")
+    assert rows["`resume`"].startswith("`true` | ")
+    assert rows["`output_channel_desc`"].startswith("`[[1], [2], [3]]` | ")
+    assert "for tensors and tables" in rows["`proc_data_path`"]
+    assert "; in inspect and fingerprint:" in rows["`proc_data_path`"]
 
 
 def test_yaml_file(tmp_path):

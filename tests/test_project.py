@@ -155,6 +155,13 @@ def test_what_runs_write_is_ignored_by_git():
     assert subprocess.run(["git", "check-ignore", *kept], cwd=PROJECT, capture_output=True).returncode == 1
 
 
+def test_the_readme_has_the_table_of_parameters_that_the_records_give():
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    (table,) = re.findall("<!-- parameters: .*-->\n\n((?:[|].*\n)*)\n<!-- end of parameters -->", readme)
+    assert table == params.documentation() + "\n", "renew it as CONTRIBUTING.md says"
+    assert all(re.fullmatch(r"[|]( [^|]+ [|]){3}", row) for row in table.splitlines()[2:])
+
+
 def test_the_readme_names_every_parameter_and_notebook():
     readme = (PROJECT / "README.md").read_text("utf-8")
     for record in params.RECORDS:
