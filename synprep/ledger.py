@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 import synprep
-from synprep import storage
+from synprep import params, storage
 from synprep.errors import LockedError, OutputError
 from synprep.pairing import Pair
 from synprep.params import Preprocess
@@ -68,28 +68,22 @@ class Entry:
         return self.row["synapse_id"]
 
 
-def key_of(p: Preprocess) -> str:
-    """Key of the parameters that decide what a tensor and its rows hold.
+def key_of(content: Mapping[str, object]) -> str:
+    """Key of the parameters that decide what a tensor and its rows hold, see `synprep.params.content`.
 
     Parameters
     ----------
-    p : Preprocess
-        Parameters.
+    content : mapping of str to object
+        Values by name, in the order of declaration.
 
     Returns
     -------
     str
         Equal for parameters that give equal results from equal inputs.
     """
-    names = [
-        "cutout_threshold",
-        "cutout_pixel_value",
-        "axial_to_sagittal_spacing",
-        "n_sections",
-        "seg_mask_map",
-    ]
-    groups = p.output_channel_desc if p.cut_intensity_with_seg_masks else None
-    matter = [_RESULT_VERSION, [getattr(p, name) for name in names], groups]
+    values = dict(content)
+    is_cut, groups = values.pop("cut_intensity_with_seg_masks"), values.pop("output_channel_desc")
+    matter = [_RESULT_VERSION, [*values.values()], groups if is_cut else None]
     return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -162,8 +156,9 @@ def is_current(entry: Entry, pair: Pair, p: Preprocess) -> bool:
     bool
         True if parameters, inputs and output are those of the record.
     """
+    key = key_of(params.content(p))
     output = file_state(Path(p.proc_data_path, entry.row["filename"]))
-    return entry.key == key_of(p) and entry.inputs == input_state(pair) and entry.output == output
+    return entry.key == key and entry.inputs == input_state(pair) and entry.output == output
 
 
 def read(folder: str | os.PathLike) -> dict[str, Entry]:

@@ -423,6 +423,23 @@ def as_table(record: Record) -> pd.DataFrame:
     return pd.DataFrame({"value": values}).rename_axis("parameter")
 
 
+def content(record: Record) -> dict[str, object]:
+    """Parameters that decide what a tensor and its rows hold.
+
+    Parameters
+    ----------
+    record : Record
+        Any record.
+
+    Returns
+    -------
+    dict of str to object
+        Values by name, in the order of declaration.
+    """
+    declared = _declared(type(record)).items()
+    return {name: getattr(record, name) for name, (_, _, facts) in declared if facts.decides}
+
+
 def documentation() -> str:
     """Table of all parameters, for the README.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from synprep import chunk, execution, ledger, planning, storage, table
+from synprep import chunk, execution, ledger, params, planning, storage, table
 from synprep.errors import ChunkError, LockedError, counted, listed
 from synprep.ledger import Entry
 from synprep.pairing import Pair
@@ -144,7 +144,8 @@ def _process_and_save(pair: Pair, p: Preprocess) -> Entry:
     path = Path(p.proc_data_path, processed.row["filename"])
     storage.save_array(path, processed.tensor_cxyz)
     output = ledger.file_state(path)
-    return Entry(ledger.key_of(p), inputs, output, processed.row, processed.sections, processed.warnings)
+    key = ledger.key_of(params.content(p))
+    return Entry(key, inputs, output, processed.row, processed.sections, processed.warnings)
 
 
 def _finish(

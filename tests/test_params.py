@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 import pytest
 
-from synprep import params
+from synprep import ledger, params
 from synprep.errors import ParameterError
 from synprep.paths import project_root, resolve, shown
 
@@ -204,6 +204,53 @@ class TestCheck:
         cells = ["# Parameters\nn_bins = 5\n"]
         params.check(params.Preprocess, {"n_bins": 5, "In": cells}, MADE)
         assert capsys.readouterr().out == "Passed over, since only other notebooks take them: n_bins\n"
+
+
+CHANGED = {
+    "raw_em_data_path": "other/em",
+    "raw_mask_data_path": "other/mask",
+    "em_filename_pattern": "em_{synapse_id}.npy",
+    "mask_filename_pattern": "mask_{synapse_id}.npy",
+    "cutout_threshold": 0.02,
+    "cutout_pixel_value": 3,
+    "axial_to_sagittal_spacing": 4.0,
+    "n_sections": 7,
+    "n_workers": 2,
+    "scheduler": "tcp://host:8786",
+    "proc_data_path": "other/processed",
+    "synapse_ids_path": "other/ids.csv",
+    "max_chunks": 5,
+    "voxel_size_xy_nm": 4.0,
+    "seg_mask_map": dict(zip(params.MASK_KEYS, (3, 2, 1), strict=True)),
+    "cut_intensity_with_seg_masks": True,
+    "output_channel_desc": [[1, 2], [3]],
+    "resume": False,
+    "verify": True,
+    "max_failures": 1,
+}
+
+
+class TestKey:
+    """By which a run tells whether a chunk was made with other parameters."""
+
+    def key(self, **values):
+        return ledger.key_of(params.content(params.Preprocess(**values)))
+
+    def test_keys_are_those_of_folders_that_were_processed_before(self):
+        assert self.key() == "d1a449c78ebda0c5"
+        decides = {name: CHANGED[name] for name in params.content(params.Preprocess())}
+        assert self.key(**decides) == "13b9b910486ad2a7"
+
+    @pytest.mark.parametrize("name", [f.name for f in fields(params.Preprocess)])
+    def test_what_decides_a_tensor_changes_the_key_and_nothing_else_does(self, name):
+        decides = {*params.content(params.Preprocess())} - {"output_channel_desc"}
+        assert (self.key(**{name: CHANGED[name]}) != self.key()) == (name in decides)
+
+    @pytest.mark.parametrize("name", sorted({*CHANGED} - {"cut_intensity_with_seg_masks"}))
+    def test_when_the_em_is_cut_its_channels_decide_too(self, name):
+        cut = {"cut_intensity_with_seg_masks": True}
+        changed = self.key(**cut, **{name: CHANGED[name]})
+        assert (changed != self.key(**cut)) == (name in params.content(params.Preprocess()))
 
 
 def test_one_name_has_one_type_and_one_default_in_all_records():
