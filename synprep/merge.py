@@ -1,24 +1,33 @@
 """Several processed data sets become one: a table, its sections, its record; the arrays stay, or follow."""
 
+import filecmp
+import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from os.path import basename, dirname
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from synprep import agreement, dataset, execution, ledger, links, storage, table
-from synprep.errors import ChunkError, TableError, counted, listed
-from synprep.links import Link
+from synprep import dataset, execution, ledger, storage
+from synprep.errors import ChunkError, OutputError, TableError, counted, listed
 from synprep.params import Merge
 from synprep.paths import shown
 from synprep.table import META_COLUMNS, SECTION_COLUMNS
 
-_N_THREADS = 8  # that wait for headers
+# Parameters of preprocess that decide what a chunk means; where the EM is cut, also output_channel_desc.
+_MUST_AGREE = ("cut_intensity_with_seg_masks", "axial_to_sagittal_spacing", "voxel_size_xy_nm")
+_MAY_DIFFER = ("cutout_threshold", "cutout_pixel_value", "seg_mask_map")  # but a person should know
 _COMPANIONS = ("sections.csv", "run.json")  # beside the table of a whole data set
 _PASSING = ("versions", "commit", "started", "ended")  # what differs between runs that do the same
+_OWN_NAMES = "merged.json"  # names of the arrays that merges have put into a folder
+_N_THREADS = 8  # that wait for headers, or for the state of files
+
+_Parameters = dict[str, dict[str, Any]]  # of preprocess, by path of the table
 
 
 @dataclass(frozen=True)
@@ -26,28 +35,15 @@ class _Source:
     """A table to merge and what stands beside it; the values of the tables are text, as in the files."""
 
     path: str
-    meta: pd.DataFrame
+    rows: pd.DataFrame  # of the table; after `_join`, those that are taken from it
     sections: pd.DataFrame
     record: dict[str, Any]  # empty if there is none, or it is of another tool
     lack: str  # why this is not a whole data set; empty if it is
 
-
-@dataclass(frozen=True)
-class _Joined:
-    """The merged rows; `filename` is an absolute path, the index says which of the sources a row is from."""
-
-    rows: pd.DataFrame
-    sources: list[_Source]
-
     @property
-    def used(self) -> list[_Source]:
-        """Those that rows are from; all of them when there is no row."""
-        return [self.sources[number] for number in self.rows.index.unique()] or self.sources
-
-    @property
-    def parameters(self) -> list[tuple[str, dict[str, Any]]]:
-        """Path and parameters of those that rows are from, as far as they are known."""
-        return [(source.path, source.record["parameters"]) for source in self.used if source.record]
+    def arrays(self) -> list[str]:
+        """Path of the array of each row."""
+        return [os.path.join(dirname(self.path), name) for name in self.rows["filename"]]
 
 
 def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
@@ -72,57 +68,63 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
     Returns
     -------
     merged : DataFrame
-        As written to `merged_meta_path`: one row per synapse id, all values as text. `filename` is relative
-        to the table's folder, with ``/`` between folders; a plain name if arrays were linked or copied.
+        As written to `merged_meta_path`: one row per synapse id, all values as text. Columns in the order of
+        their first appearance; one that a table lacks is empty in its rows. `filename` is relative to the
+        table's folder, with ``/`` between folders; a plain name if arrays were linked or copied.
     notes : list of str
-        What a person should know: see `synprep.table.merge`; parameters that differ; what was kept.
+        What a person should know: rows that are equal or in conflict, columns that tables lack, what was
+        kept, why there are no sections, parameters that differ, arrays that the table does not list.
 
     Raises
     ------
     TableError
         If a table cannot be read, ids have different values and `on_conflict` is ``"error"``, a file that
         a row names does not exist or is damaged, chunks differ in shape or type, data sets differ in channels
-        or spacing, or the folder belongs to another data set.
+        or spacing, the folder belongs to another data set, or arrays to be linked or copied share a name.
     LockedError
         If another run is writing to the folder.
     OutputError
-        If the output cannot be written; see also `synprep.links.plan`.
+        If the output cannot be written: a file that no merge has put there has the name of an array but other
+        content, a hard link would have to cross file systems, or there is not enough space for copies.
     """
-    started, folder = ledger.now(), Path(p.merged_meta_path).parent
-    sources = [_read(path) for path in p.meta_list]
-    rows, notes = table.merge([(source.path, source.meta) for source in sources], p.on_conflict)
-    joined, before = _Joined(rows, sources), _refuse_folder(p)
-    shape = _check(joined, show_progress)
+    started, folder, name = ledger.now(), Path(p.merged_meta_path).parent, Path(p.merged_meta_path).name
+    sources, notes = _join([_read(path) for path in p.meta_list], p.on_conflict)
+    used = [source for source in sources if len(source.rows)] or sources
+    known = {shown(source.path): source.record["parameters"] for source in used if source.record}
+    arrays = [path for source in used for path in source.arrays]
+    before = _refuse_folder(folder, name)
+    missing = [path for path in arrays if not os.path.isfile(path)]
+    _refuse(TableError, missing, "file", "named in the tables not found")
+    _refuse_parameters(known)
+    shape = _refuse_kinds(used, arrays, show_progress)
     with ledger.locked(folder):
         storage.clean_up(folder)
-        todo = links.plan(rows["filename"], folder, p.link_mode, show_progress)
-        names = links.names(rows["filename"], folder, p.link_mode)
-        merged = rows.assign(filename=names).reset_index(drop=True)
-        sections, lack = _sections(joined, shape)
-        record = {} if lack else _record(joined, shape, p) | {"started": started}
-        contents = _contents(merged, sections, p)
+        todo = _plan(arrays, folder, p.link_mode, show_progress)
+        is_reference = p.link_mode == "reference"
+        merged = pd.concat([source.rows for source in sources], ignore_index=True)
+        merged["filename"] = [_relative(path, folder) if is_reference else basename(path) for path in arrays]
+        sections, lack = _sections(used, shape)
+        record = {} if lack else _record(sources, known, shape, p) | {"started": started}
+        tables = {name: merged} if lack else {name: merged, "sections.csv": sections}
+        contents = {name: storage.table_bytes(table) for name, table in tables.items()}
         if todo or _lasting(record) != _lasting(before) or storage.differing(folder, contents):
-            notes += _save(contents, record, todo, p, show_progress)
-    notes += [*lack, *agreement.differences(joined.parameters), *_strangers(folder, names)]
-    for path in p.meta_list:
-        notes = [note.replace(path, shown(path)) for note in notes]
-    return merged, notes
+            notes += _write(p, contents, record, todo, show_progress)
+    return merged, notes + _notes(lack, known, folder, merged["filename"])
 
 
 def _read(path: str) -> _Source:
     """Read a table, and its companions as far as they are there and whole."""
-    meta, sections, record, lack = storage.read_table(path), pd.DataFrame(), {}, ""
-    folder = Path(path).parent
+    folder, rows, sections, record, lack = Path(path).parent, storage.read_table(path), pd.DataFrame(), {}, ""
     try:
         found = dataset.read_record(folder)
-        _require(found["parameters"], agreement.MUST_AGREE, folder / "run.json")
+        _require(found["parameters"], _MUST_AGREE, folder / "run.json")
         record = found
         sections = storage.read_table(folder / "sections.csv")
         _require(sections, SECTION_COLUMNS, folder / "sections.csv")
-        _require(meta, META_COLUMNS, path)
+        _require(rows, META_COLUMNS, path)
     except TableError as error:
         lack = str(error).replace(str(folder), shown(folder))
-    return _Source(path, meta, sections, record, lack)
+    return _Source(path, rows, sections, record, lack)
 
 
 def _require(found: Iterable[str], names: Iterable[str], path: str | Path) -> None:
@@ -131,114 +133,245 @@ def _require(found: Iterable[str], names: Iterable[str], path: str | Path) -> No
         raise TableError(f"{path} has no {listed(lacking)}")
 
 
-def _check(joined: _Joined, show_progress: bool) -> tuple[int, ...] | None:
-    """Refuse what cannot be one data set; return the shape that all its chunks have, if there is any."""
-    paths = joined.rows["filename"]
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-        raise TableError(f"{counted(len(missing), 'file')} named in the tables not found: {listed(missing)}")
-    agreement.require_one_meaning(joined.parameters)
-    headers = dict(
-        execution.attempt_all(storage.read_header, paths, "Reading headers", show_progress, _N_THREADS)
-    )
-    damaged = [str(headers[path]) for path in paths if isinstance(headers[path], ChunkError)]
-    if damaged:
-        raise TableError(
-            f"{counted(len(damaged), 'file')} named in the tables cannot be used: {listed(damaged)}"
-        )
-    kinds = [(headers[path].shape, str(headers[path].dtype)) for path in paths]
-    tables = [joined.sources[number].path for number in joined.rows.index]
-    agreement.require_one_kind(Counter((path, *kind) for path, kind in zip(tables, kinds, strict=True)))
-    return kinds[0][0] if kinds else None
-
-
-def _refuse_folder(p: Merge) -> dict[str, Any]:
-    """Return the record of the last merge into this table, if any; refuse the folder of another data set."""
-    folder, name = Path(p.merged_meta_path).parent, os.path.basename(p.merged_meta_path)
-    there = [companion for companion in _COMPANIONS if (folder / companion).exists()]
-    try:
-        record = dataset.read_record(folder)
-    except TableError:
-        record = {}
-    if not there or (record.get("table") == name and "sources" in record):
-        return record
-    owner = f"of the merged table {record['table']}" if "table" in record else "of another data set"
-    raise TableError(
-        f"{shown(folder)} holds {' and '.join(there)} {owner}, which would be overwritten: "
-        "set merged_meta_path to another folder"
-    )
-
-
-def _sections(joined: _Joined, shape: tuple[int, ...] | None) -> tuple[pd.DataFrame, list[str]]:
-    """Sections of the merged chunks, each from the source of its row; or why there are none."""
-    reasons = [source.lack for source in joined.used if source.lack]
-    parts = []
-    for number, rows in () if reasons else joined.rows.groupby(level=0, sort=False):
-        source = joined.sources[number]
-        part = source.sections[source.sections["synapse_id"].isin(rows["synapse_id"])]
-        n_sections = part["synapse_id"].value_counts().reindex(rows["synapse_id"], fill_value=0)
-        short = n_sections.index[n_sections != shape[-1]]
-        reasons += (
-            [f"sections.csv beside {source.path} is not whole for {listed(short)}"] if len(short) else []
-        )
-        parts.append(part[list(SECTION_COLUMNS)])
-    if reasons:
-        return pd.DataFrame(), [f"no sections.csv and run.json for the merged table: {reasons[0]}"]
-    return pd.concat([pd.DataFrame(columns=list(SECTION_COLUMNS)), *parts]), []
-
-
-def _contents(merged: pd.DataFrame, sections: pd.DataFrame, p: Merge) -> dict[str, bytes]:
-    tables = {os.path.basename(p.merged_meta_path): merged, "sections.csv": sections}
-    return {name: storage.table_bytes(content) for name, content in tables.items() if len(content.columns)}
-
-
-def _record(joined: _Joined, shape: tuple[int, ...] | None, p: Merge) -> dict[str, Any]:
-    folder = Path(p.merged_meta_path).parent
-    n_rows = joined.rows.index.value_counts()
-    sources = [
-        {
-            "table": links.relative(source.path, folder),
-            "n_rows": int(n_rows.get(number, 0)),
-            "shape": list(shape) if number in n_rows else None,
-            "input_fingerprint": source.record.get("input_fingerprint"),
-        }
-        for number, source in enumerate(joined.sources)
+def _join(sources: Sequence[_Source], on_conflict: str) -> tuple[list[_Source], list[str]]:
+    """Take one row per synapse id, and fill missing columns; file names are compared without folders."""
+    without = [source.path for source in sources if "filename" not in source.rows]
+    if without:
+        raise TableError(f"no column filename in {listed(without)}")
+    joined = pd.concat([source.rows for source in sources], keys=range(len(sources))).droplevel(1).fillna("")
+    compared = joined.assign(filename=joined["filename"].str.split(r"[/\\]", regex=True).str[-1])
+    ids = compared.drop_duplicates()["synapse_id"]
+    conflicting = sorted(ids[ids.duplicated()].unique())
+    if conflicting and on_conflict == "error":
+        raise TableError(_conflicts(joined, conflicting, sources))
+    kept = joined[~joined["synapse_id"].duplicated(keep="last" if on_conflict == "last" else "first")]
+    n_equal = int(compared.duplicated().sum())
+    notes = [f"{counted(n_equal, 'row')} that an earlier table has as well: kept once"] if n_equal else []
+    if conflicting:
+        kept_rows = f"kept the {on_conflict} row of {listed(conflicting)}"
+        notes.append(f"different values for {counted(len(conflicting), 'synapse id')}: {kept_rows}")
+    notes += [
+        f"{shown(source.path)} has no column {column}: left empty in its rows"
+        for source in sources
+        for column in joined.columns.difference(source.rows.columns, sort=False)
     ]
+    return [replace(source, rows=kept[kept.index == n]) for n, source in enumerate(sources)], notes
+
+
+def _conflicts(joined: pd.DataFrame, ids: Sequence[str], sources: Sequence[_Source]) -> str:
+    rows = joined[joined["synapse_id"].isin(ids[:5])].sort_values("synapse_id", kind="stable")
+    rows.insert(sources[0].rows.shape[1], "source table", [sources[number].path for number in rows.index])
+    head = f"different values for {counted(len(ids), 'synapse id')}: {listed(ids, 50)}"
+    more = [f"and {len(ids) - 5} more"] if len(ids) > 5 else []
+    return _with_lines(head, rows, *more, "set on_conflict to first or last to keep one row of each")
+
+
+def _with_lines(head: str, lines: pd.DataFrame, *more: str) -> str:
+    return "\n  ".join([head, *lines.to_string(index=False).splitlines(), *more])
+
+
+def _refuse_folder(folder: Path, name: str) -> dict[str, Any]:
+    """Return the record of the last merge into this table, if any; refuse the folder of another data set."""
+    there = [companion for companion in _COMPANIONS if (folder / companion).exists()]
+    record = dataset.read_record(folder) if dataset.is_merged(folder) else {}
+    if there and record.get("table") != name:
+        owner = f"the merged table {record['table']}" if "table" in record else "another data set"
+        raise TableError(
+            f"{shown(folder)} holds {' and '.join(there)} of {owner}, which would be overwritten: "
+            "set merged_meta_path to another folder"
+        )
+    return record
+
+
+def _refuse(
+    error: type[Exception], items: Sequence[object], noun: str, what: str, hint: str = "", limit: int = 5
+) -> None:
+    """Raise an error that counts and lists items, if there are any."""
+    if items:
+        raise error(f"{counted(len(items), noun)} {what}: {listed(items, limit)}{hint}")
+
+
+def _refuse_parameters(known: _Parameters) -> None:
+    """Refuse chunks that do not mean the same: other channels, other spacing."""
+    meanings = {
+        path: values if values["cut_intensity_with_seg_masks"] else {**values, "output_channel_desc": "-"}
+        for path, values in known.items()
+    }
+    differing = _differing(meanings, (*_MUST_AGREE, "output_channel_desc"))
+    if differing:
+        lines = pd.DataFrame({"table": [*known], **differing}).astype(str)
+        raise TableError(_with_lines("data sets made with different parameters do not make one:", lines))
+
+
+def _differing(known: _Parameters, names: Iterable[str]) -> dict[str, list[Any]]:
+    """Values by name, of parameters that differ; a merged set has no value where its sources differ."""
+    columns = {name: [values.get(name, "several values") for values in known.values()] for name in names}
+    return {name: values for name, values in columns.items() if any(v != values[0] for v in values)}
+
+
+def _refuse_kinds(used: Sequence[_Source], arrays: Sequence[str], show: bool) -> tuple[int, ...]:
+    """Refuse damaged arrays, and several shapes or types; return the shape, empty if there is no array."""
+    headers = dict(execution.attempt_all(storage.read_header, arrays, "Reading headers", show, _N_THREADS))
+    damaged = [headers[path] for path in arrays if isinstance(headers[path], ChunkError)]
+    _refuse(TableError, damaged, "file", "named in the tables cannot be used")
+    kinds = Counter(
+        (source.path, headers[path].shape, str(headers[path].dtype))
+        for source in used
+        for path in source.arrays
+    )
+    if len({(shape, dtype) for _, shape, dtype in kinds}) > 1:
+        lines = [(shown(path), " x ".join(map(str, shape)), *rest) for (path, shape, *rest) in kinds]
+        lines = pd.DataFrame(lines, columns=["table", "shape", "type"]).assign(chunks=[*kinds.values()])
+        raise TableError(_with_lines("chunks of different shape or type do not make one data set:", lines))
+    return next((shape for _, shape, _ in kinds), ())
+
+
+def _plan(arrays: Sequence[str], folder: Path, link_mode: str, show: bool) -> dict[str, str]:
+    """Tell what is to be done, see `_task`, for each array that is not yet in the folder as it is to be."""
+    if link_mode == "reference":
+        return {}
+    _refuse_shared_names(arrays, folder)
+    compare = partial(_task, folder=folder, link_mode=link_mode, own=_own_names(folder))
+    tasks = dict(execution.attempt_all(compare, arrays, "Comparing files", show, _N_THREADS))
+    todo = {path: tasks[path] for path in arrays if tasks[path] != "keep"}
+    foreign = [basename(path) for path in todo if todo[path] == "foreign"]
+    what = f"in {shown(folder)} with the name of an array to be put there, but with other content"
+    hint = "; move it away, or set another merged_meta_path"
+    _refuse(OutputError, foreign, "file", f"{what} and not of a merge", hint)
+    if link_mode == "hardlink":
+        device = os.stat(folder).st_dev
+        away = [shown(path) for path in todo if os.stat(path).st_dev != device]
+        what = f"on another file system than {shown(folder)}, which hard links cannot reach"
+        _refuse(OutputError, away, "file", what, "; set link_mode to copy", 3)
+    else:
+        storage.refuse_full_disk(folder, sum(os.path.getsize(path) for path in todo))
+    return todo
+
+
+def _refuse_shared_names(arrays: Sequence[str], folder: Path) -> None:
+    fold = str.casefold if storage.ignores_case(folder) else str
+    by_name = defaultdict(list)
+    for path in arrays:
+        by_name[fold(basename(path))].append(path)
+    shared = [" and ".join(map(shown, paths)) for paths in by_name.values() if len(paths) > 1]
+    what = f"in {shown(folder)} would stand for several chunks"
+    _refuse(TableError, shared, "file name", what, "; set link_mode to reference")
+
+
+def _task(path: str, folder: Path, link_mode: str, own: set[str]) -> str:
+    """Compare an array with what is there: "keep" it, "make" it, "replace" other content, or "foreign".
+
+    A copy is taken for the same as its source if size and modification time are equal, or else all bytes.
+    """
+    target = folder / basename(path)
+    if not os.path.lexists(target):
+        return "make"
+    if os.path.samefile(dirname(path), folder):  # it is the source itself
+        return "keep"
+    is_link = os.path.samestat(os.stat(path), os.lstat(target))
+    if not is_link and not _has_same_bytes(path, target):
+        return "replace" if target.name in own else "foreign"
+    is_right = is_link if link_mode == "hardlink" else not is_link and not os.path.islink(target)
+    return "keep" if is_right else "make"
+
+
+def _has_same_bytes(path: str, target: Path) -> bool:
+    try:
+        return ledger.file_state(path) == ledger.file_state(target) or filecmp.cmp(path, target, False)
+    except OSError:
+        return False
+
+
+def _own_names(folder: Path) -> set[str]:
+    try:
+        return {*json.loads((folder / ledger.HIDDEN / _OWN_NAMES).read_text("utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _relative(path: str, folder: Path) -> str:
+    """Way from a folder to a file, with ``/``; absolute where there is none, as between Windows drives."""
+    try:
+        way = os.path.relpath(path, folder)
+        real = os.path.realpath(path)
+        if os.path.realpath(os.path.join(folder, way)) != real:  # a folder on the way is a symbolic link
+            way = os.path.relpath(real, os.path.realpath(folder))
+        return Path(way).as_posix()
+    except ValueError:
+        return Path(path).as_posix()
+
+
+def _sections(used: Sequence[_Source], shape: tuple[int, ...]) -> tuple[pd.DataFrame, str]:
+    """Sections of the merged chunks, each from the source of its row; or why there are none."""
+    lacks, parts = [source.lack for source in used if source.lack], []
+    for source in () if lacks else used:
+        ids = source.rows["synapse_id"]
+        part = source.sections[source.sections["synapse_id"].isin(ids)]
+        n_sections = part["synapse_id"].value_counts().reindex(ids, fill_value=0)
+        short = [synapse_id for synapse_id, n in n_sections.items() if n != shape[-1]]
+        if short:
+            lacks.append(f"sections.csv beside {shown(source.path)} is not whole for {listed(short)}")
+        parts.append(part[list(SECTION_COLUMNS)])
+    return (pd.DataFrame(), lacks[0]) if lacks else (pd.concat(parts), "")
+
+
+def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], p: Merge) -> dict[str, Any]:
+    first, *_ = known.values()
+    left_out = {"scheduler", *_differing(known, first)}
     return {
-        "parameters": agreement.in_common([values for _, values in joined.parameters]),
-        "table": os.path.basename(p.merged_meta_path),
-        "sources": sources,
+        "parameters": {k: v for k, v in first.items() if k not in left_out and not k.endswith("_path")},
+        "table": basename(p.merged_meta_path),
+        "sources": [
+            {
+                "table": _relative(source.path, Path(p.merged_meta_path).parent),
+                "n_rows": len(source.rows),
+                "shape": list(shape) if len(source.rows) else None,
+                "input_fingerprint": source.record.get("input_fingerprint"),
+            }
+            for source in sources
+        ],
         "on_conflict": p.on_conflict,
         "link_mode": p.link_mode,
         **ledger.versions(),
     }
 
 
-def _lasting(record: Mapping[str, Any]) -> dict[str, Any]:
+def _lasting(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in _PASSING}
 
 
-def _save(
-    contents: Mapping[str, bytes],
-    record: Mapping[str, Any],
-    todo: Sequence[Link],
-    p: Merge,
-    show_progress: bool,
-) -> list[str]:
+def _write(p: Merge, contents: dict[str, bytes], record: dict, todo: dict[str, str], show: bool) -> list[str]:
     """Write everything; no table is there while the arrays that it describes are replaced."""
-    folder, name, old = Path(p.merged_meta_path).parent, os.path.basename(p.merged_meta_path), None
-    is_update = any(link.is_update for link in todo)
-    if is_update:
-        old = storage.move_aside(folder / name)
+    folder, is_update = Path(p.merged_meta_path).parent, "replace" in todo.values()
+    old = storage.move_aside(p.merged_meta_path) if is_update else None
     for companion in _COMPANIONS if is_update or not record else ():
         storage.remove(folder / companion)
-    links.make(todo, folder, p.link_mode, show_progress)
+    if todo:
+        _put(todo, folder, p.link_mode, show)
     if record:  # first, since it says that the other files are of a merged set
         storage.save_json(folder / "run.json", {**record, "ended": ledger.now()})
     return storage.save_tables(folder, contents, old)[0]
 
 
-def _strangers(folder: Path, names: Iterable[str]) -> list[str]:
+def _put(arrays: Iterable[str], folder: Path, link_mode: str, show: bool) -> None:
+    """Link or copy arrays; each appears when it is whole, and replaces what was there."""
+    own = sorted(_own_names(folder).union(map(basename, arrays)))
+    storage.save_json(folder / ledger.HIDDEN / _OWN_NAMES, {"files": own})
+    is_link = link_mode == "hardlink"
+    put, what = (storage.link_file, "Linking") if is_link else (storage.copy_file, "Copying")
+    work = execution.attempt_all(lambda path: put(path, folder / basename(path)), arrays, what, show)
+    failed = [outcome for _, outcome in work if isinstance(outcome, ChunkError)]
+    _refuse(OutputError, failed, "file", "not copied")
+
+
+def _notes(lack: str, known: _Parameters, folder: Path, names: Iterable[str]) -> list[str]:
+    """What a person should know, beside what joining and writing have told."""
+    notes = [f"no sections.csv and run.json for the merged table: {lack}"] if lack else []
+    for name, values in _differing(known, _MAY_DIFFER).items():
+        each = [f"{value} in {path}" for value, path in zip(values, known, strict=True)]
+        notes.append(f"{name} differs: {', '.join(each)}")
     strangers = storage.unlisted_arrays(folder, names)
-    text = f"{counted(len(strangers), 'array file')} in {shown(folder)} not in the merged table, kept: "
-    return [text + listed(strangers, 10)] if strangers else []
+    if strangers:
+        text = f"{counted(len(strangers), 'array file')} in {shown(folder)} not in the merged table, kept"
+        notes.append(f"{text}: {listed(strangers, 10)}")
+    return notes

@@ -21,7 +21,7 @@ FLOORS = [
     },
     {"estimates", "execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
-    {"agreement", "links", "planning"},
+    {"planning"},
     {"fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},
     {"demo_results", "figures"},
     {"widgets"},
@@ -56,5 +56,5 @@ def test_imports_point_down(module):
 
 
 def test_the_reader_of_imports_sees_them():
-    assert imported(MODULES["table"]) == {"errors", "labels"}
+    assert imported(MODULES["table"]) == {"labels"}
     assert {"storage", "pairing"} < imported(MODULES["preprocess"])

@@ -1,12 +1,13 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import dataset, ledger, links, merge, pairing, planning, preprocess, storage
+from synprep import dataset, ledger, merge, pairing, planning, preprocess, storage
 from synprep.errors import LockedError, OutputError, ParameterError, TableError
 from synprep.params import Merge, Preprocess
 
@@ -138,6 +139,14 @@ class TestResult:
         written = (folder / "meta.csv").read_text().splitlines()
         assert [line.split(",", 2)[2] for line in written[:3]] == [line.split(",", 2)[2] for line in lines]
 
+    def test_sets_without_rows_make_one_without_rows(self, run, folder, tables):
+        for table in tables[:2]:
+            for path in (Path(table), Path(table).with_name("sections.csv")):
+                path.write_text(path.read_text("utf-8").splitlines()[0] + "\n", "utf-8")
+        assert run(meta_list=tables[:2])[1] == []
+        data = dataset.load(folder)
+        assert (len(data.meta), len(data.sections), data.parameter("voxel_size_xy_nm")) == (0, 0, 8.0)
+
     def test_a_merged_set_can_be_merged_again(self, run, folder, tables, tmp_path):
         run(meta_list=tables[:2], link_mode="copy")
         again, notes = run(
@@ -147,6 +156,89 @@ class TestResult:
         assert again["filename"].tolist()[0] == "merged/007__2_6_5_5.npy"
         assert notes == ["2 rows that an earlier table has as well: kept once"]
         assert len(dataset.load(tmp_path / "lab").sections) == 5 * 5
+
+
+@pytest.fixture
+def join(tmp_path):
+    """Merge small tables that stand alone, each in a folder named like its keyword."""
+
+    def join(on_conflict="error", **tables):
+        for name, table in tables.items():
+            (tmp_path / name).mkdir()
+            table.to_csv(tmp_path / name / "meta.csv", index=False)
+            for synapse_id in table["synapse_id"]:
+                np.save(tmp_path / name / f"{synapse_id}.npy", np.zeros((2, 6, 5, 5), np.uint8))
+        p = Merge(
+            meta_list=[str(tmp_path / name / "meta.csv") for name in tables],
+            merged_meta_path=str(tmp_path / "merged.csv"),
+            on_conflict=on_conflict,
+        )
+        merged, notes = merge.run(p, show_progress=False)
+        assert notes.pop().endswith(
+            "run.json: No such file or directory; preprocess and merge write it beside meta.csv"
+        )
+        return merged, [note.replace(f"{tmp_path.as_posix()}/", "") for note in notes]
+
+    return join
+
+
+def text_table(ids, **columns):
+    return pd.DataFrame({"synapse_id": ids, "filename": [f"{i}.npy" for i in ids], **columns}, dtype=str)
+
+
+CONFLICT = {
+    "x": text_table(["a", "b"], v=["1", "2"]),
+    "y": text_table(["b", "c"], v=["3", "4"]),
+}
+
+
+class TestRows:
+    def test_equal_rows_are_kept_once_in_the_order_of_the_tables(self, join):
+        merged, notes = join(
+            x=text_table(["5", "007"], v=["a", "b"]), y=text_table(["007", "1"], v=["b", "c"])
+        )
+        assert merged["synapse_id"].tolist() == ["5", "007", "1"]
+        assert merged["filename"].tolist() == ["x/5.npy", "x/007.npy", "y/1.npy"]
+        assert notes == ["1 row that an earlier table has as well: kept once"]
+
+    def test_ids_that_are_equal_as_numbers_only_are_two(self, join):
+        assert join(x=text_table(["007"]), y=text_table(["7"]))[0]["synapse_id"].tolist() == ["007", "7"]
+
+    def test_conflict_is_an_error_that_lists_both_rows(self, join):
+        with pytest.raises(
+            TableError, match=r"(?s)different values for 1 synapse id: b.*x.meta\.csv.*y.meta\.csv"
+        ):
+            join(**CONFLICT)
+
+    @pytest.mark.parametrize(
+        ("on_conflict", "kept"), [("first", ["x/b.npy", "2"]), ("last", ["y/b.npy", "3"])]
+    )
+    def test_conflict_is_settled_as_asked(self, join, on_conflict, kept):
+        merged, notes = join(on_conflict, **CONFLICT)
+        assert merged.set_index("synapse_id").loc["b"].tolist() == kept
+        assert notes == [f"different values for 1 synapse id: kept the {on_conflict} row of b"]
+
+    def test_conflict_within_one_table(self, join):
+        with pytest.raises(TableError, match="different values for 1 synapse id: a"):
+            join(x=text_table(["a", "a"], v=["1", "2"]))
+
+    def test_file_names_are_compared_without_folders(self, join):
+        for number, old in enumerate(["../old/a.npy", r"C:\old\a.npy"]):
+            tables = {f"x{number}": text_table(["a"]), f"y{number}": text_table(["a"]).assign(filename=old)}
+            assert join(**tables)[0]["filename"].tolist() == [f"x{number}/a.npy"]
+
+    def test_column_that_a_table_lacks_stays_empty_and_is_reported(self, join):
+        merged, notes = join(x=text_table(["a"], z=["1"]), y=text_table(["b"], w=["2"]))
+        assert list(merged) == ["synapse_id", "filename", "z", "w"]
+        assert merged[["z", "w"]].values.tolist() == [["1", ""], ["", "2"]]
+        assert notes == [
+            "x/meta.csv has no column w: left empty in its rows",
+            "y/meta.csv has no column z: left empty in its rows",
+        ]
+
+    def test_table_without_file_names_is_refused(self, join):
+        with pytest.raises(TableError, match=r"no column filename in .*x.meta\.csv"):
+            join(x=pd.DataFrame({"synapse_id": ["a"]}))
 
 
 class TestRecord:
@@ -395,7 +487,7 @@ class TestFiles:
 
     def test_copies_with_the_time_of_their_source_are_not_read_again(self, run, monkeypatch):
         run(link_mode="copy")
-        monkeypatch.setattr(links.filecmp, "cmp", None)
+        monkeypatch.setattr(merge.filecmp, "cmp", None)
         run(link_mode="copy")
 
     def test_no_table_describes_arrays_that_are_being_replaced(self, run, folder, tables, monkeypatch):
@@ -456,7 +548,7 @@ class TestFiles:
             with pytest.raises(TableError, match=r"would stand for several chunks: .*x1.* and .*X1"):
                 run(meta_list=tables, link_mode="copy")
         else:
-            links._refuse_shared_names(["a/x1", "b/X1"], folder)
+            merge._refuse_shared_names(["a/x1", "b/X1"], folder)
 
     def test_a_link_to_another_file_system(self, run, folder, monkeypatch):
         def refuse(source, target):
