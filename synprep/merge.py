@@ -80,7 +80,8 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
     TableError
         If a table cannot be read, ids have different values and `on_conflict` is ``"error"``, a file that
         a row names does not exist or is damaged, chunks differ in shape or type, data sets differ in channels
-        or spacing, the folder belongs to another data set, or arrays to be linked or copied share a name.
+        or spacing, the folder belongs to another data set, or arrays to be linked or copied have names that
+        are equal but for case.
     LockedError
         If another run is writing to the folder.
     OutputError
@@ -249,10 +250,10 @@ def _plan(arrays: Sequence[str], folder: Path, link_mode: str, show: bool) -> di
 
 
 def _refuse_shared_names(arrays: Sequence[str], folder: Path) -> None:
-    fold = str.casefold if storage.ignores_case(folder) else str
+    """Refuse equal names, also but for case: the folder may move to a file system that ignores it."""
     by_name = defaultdict(list)
     for path in arrays:
-        by_name[fold(basename(path))].append(path)
+        by_name[basename(path).casefold()].append(path)
     shared = [" and ".join(map(shown, paths)) for paths in by_name.values() if len(paths) > 1]
     what = f"in {shown(folder)} would stand for several chunks"
     _refuse(TableError, shared, "file name", what, "; set link_mode to reference")
