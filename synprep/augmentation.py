@@ -299,40 +299,9 @@ def half_widths(contrast_variance: float, brightness_variance: float, mean: floa
     Slopes change both by as much: where the brightness varies less than the contrast, it is the brightness
     that limits them, w = sqrt(3 B), and nothing is over for intercepts, v = 0. The mean of n sections' slopes
     adds w^2/n to the square of the half-width of chunks.
-
-    A gamma is taken to be 1. One that is uniform in 1 -+ u adds, with the effects g_m and g_s that
-    `gamma_effects` gives, g_s^2 u^2 to w^2 and m^2 (g_m^2 - g_s^2) u^2 to v^2. Two numbers per section do not
-    tell three unknowns apart; but g_s is small where the mean is near 0.4, so that slopes are hardly touched.
     """
     slope = math.sqrt(3 * min(contrast_variance, brightness_variance))
     return slope, mean * math.sqrt(3 * max(brightness_variance - contrast_variance, 0.0))
-
-
-def gamma_effects(counts: np.ndarray) -> tuple[float, float]:
-    """Relative change of brightness and of contrast for each unit of change of gamma, at gamma 1.
-
-    Parameters
-    ----------
-    counts : (256,) ndarray
-        Imaged pixels by intensity.
-
-    Returns
-    -------
-    on_brightness, on_contrast : float
-        g_m and g_s of `half_widths`; NaN where no pixel is counted.
-
-    Notes
-    -----
-    The derivative of x^gamma is x log x at gamma 1. So the mean changes by E[x log x] / E[x], and the
-    standard deviation by Cov(x, x log x) / Var(x).
-    """
-    if not counts[1:].any() or np.count_nonzero(counts) < 2:
-        return math.nan, math.nan
-    x = np.arange(256) / 255
-    change = x * np.log(np.where(x > 0, x, 1.0))
-    mean, mean_change = np.average([x, change], axis=1, weights=counts)
-    variance, covariance = np.average([(x - mean) ** 2, (x - mean) * change], axis=1, weights=counts)
-    return float(mean_change / mean), float(covariance / variance)
 
 
 def bootstrap(

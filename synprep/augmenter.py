@@ -19,8 +19,7 @@ _SPACING = "z spacing over xy spacing: a parameter that the data set was made wi
 _NATURAL = """Natural rates: random changes of the augmenter that would make sections and chunks differ as
 these do. Do not paste them as they are. The data have these differences already, and the augmenter's come on
 top; and those are meant to be stronger than nature, so that a model learns to see through them: upstream
-trains with what is named last. Slopes are upper limits, since what the tissue does is counted in. Gammas are
-taken to be 1 (upstream 0.9/1.1)."""
+trains with what is named last. Slopes are upper limits, since what the tissue does is counted in."""
 _UPSTREAM = {
     "section_cutout_prob": ("blanked_sections", "0.5"),
     "cutout_poisson_rate": ("blanked_sections", "10"),

@@ -53,7 +53,7 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
         If no chunk could be read.
     """
     by_id = _sections_by_id(data)
-    pixels, counts, failures = _read(data, by_id, p)
+    pixels, failures = _read(data, by_id, p)
     read = data.meta[data.meta["synapse_id"].isin(pixels)]
     rows = [by_id[synapse_id] for synapse_id in read["synapse_id"]]
     chunks = {column: read[column].to_numpy() for column in VOLUME_COLUMNS.values()}
@@ -62,9 +62,6 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     numbers = estimates.numbers(chunks, p.seed)
     record = _about(data, p, list(read["synapse_id"]), chunks) | {
         "numbers": numbers,
-        "gamma_effects": dict(
-            zip(("on_brightness", "on_contrast"), augmentation.gamma_effects(counts), strict=True)
-        ),
         "blanked": _blanked_counts(chunks, rows, numbers["blanked_sections"]),
         "neighbours": _ratio_counts(rows, numbers["section_variation"]),
     }
@@ -83,23 +80,22 @@ def _sections_by_id(data: Dataset) -> dict[str, pd.DataFrame]:
 
 def _read(
     data: Dataset, by_id: Mapping[str, pd.DataFrame], p: Fingerprint
-) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray, dict[str, str]]:
-    """Sums over the pixels of each chunk; imaged pixels of all by intensity; failures."""
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
+    """Sums over the pixels of each chunk; failures."""
     work = partial(_count, cutout=data.parameter("cutout_pixel_value"), inside=_label_rows(data))
     items = [
         _Item(synapse_id, data.folder / filename, by_id[synapse_id]["is_blanked"].to_numpy())
         for synapse_id, filename in zip(data.meta["synapse_id"], data.meta["filename"], strict=True)
     ]
-    pixels, counts, failures = {}, np.zeros(256, np.int64), {}
+    pixels, failures = {}, {}
     for item, outcome in execution.attempt_all(work, items, "Reading", True, p.n_workers, p.scheduler):
         if isinstance(outcome, ChunkError):
             failures[item.synapse_id] = outcome.problem
         else:
-            pixels[item.synapse_id], imaged = outcome
-            counts += imaged
+            pixels[item.synapse_id] = outcome
     if not pixels:
         raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
-    return pixels, counts, dict(sorted(failures.items()))
+    return pixels, dict(sorted(failures.items()))
 
 
 def _label_rows(data: Dataset) -> list[int]:
@@ -109,8 +105,8 @@ def _label_rows(data: Dataset) -> list[int]:
     return sorted({min(label, 4) for label in data.parameter("output_channel_desc")[0]})
 
 
-def _count(item: _Item, cutout: int, inside: Sequence[int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Number of pixels of a tensor, their sum and sum of squares by group; imaged pixels by intensity."""
+def _count(item: _Item, cutout: int, inside: Sequence[int]) -> dict[str, np.ndarray]:
+    """Number of pixels of a tensor, their sum and sum of squares by group."""
     from synprep import kernels  # loading the compiler takes a moment
 
     header = storage.read_header(item.path)
@@ -122,9 +118,7 @@ def _count(item: _Item, cutout: int, inside: Sequence[int]) -> tuple[dict[str, n
     imaged[[row for row in range(5) if row not in inside]] = 0
     groups = [imaged.sum(axis=0), as_it_is, *(imaged[label] for label in estimates.LABELS.values())]
     powers = np.stack([sections.INTENSITIES**power for power in (0, 1, 2)])
-    return {
-        f"pixels{end}": powers @ group for end, group in zip(estimates.PIXELS, groups, strict=True)
-    }, groups[0]
+    return {f"pixels{end}": powers @ group for end, group in zip(estimates.PIXELS, groups, strict=True)}
 
 
 def _check(header: storage.Header, item: _Item) -> None:

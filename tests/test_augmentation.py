@@ -172,13 +172,12 @@ class TestDependence:
         assert augmentation.dependence(-0.5, 13) == ""
 
 
-def sections(rng, slope, intercept, gamma, mean=0.45, std=0.16):
-    """Mean and standard deviation of the sections of chunks of equal tissue, and that tissue's pixels."""
+def sections(rng, slope, intercept, mean=0.45, std=0.16):
+    """Mean and standard deviation of the sections of chunks of equal tissue."""
     shape = (N_CHUNKS, N_SECTIONS)
-    a, b, g = (rng.uniform(c - h, c + h, shape) for c, h in ((1, slope), (0, intercept), (1, gamma)))
+    a, b = (rng.uniform(c - h, c + h, shape) for c, h in ((1, slope), (0, intercept)))
     pixels = rng.normal(mean, std, 500).clip(0.02, 1)
-    powers = pixels ** g[..., None] if gamma else np.broadcast_to(pixels, (*shape, pixels.size))
-    return a * powers.mean(axis=-1) + b, a * powers.std(axis=-1), pixels
+    return a * pixels.mean() + b, a * pixels.std()
 
 
 def estimated(mean_cz, std_cz):
@@ -197,31 +196,19 @@ class TestHalfWidths:
         ("slope", "intercept"), [(0.1, 0.05), (0.1, 0.02), (0.02, 0.05), (0.005, 0.002), (0.003, 0.01)]
     )
     def test_what_was_put_in_comes_back(self, slope, intercept):
-        mean, std, _ = sections(np.random.default_rng(2), slope, intercept, 0)
+        mean, std = sections(np.random.default_rng(2), slope, intercept)
         assert estimated(mean, std) == pytest.approx((slope, intercept), rel=0.03)
 
     def test_slopes_alone(self):
-        mean, std, _ = sections(np.random.default_rng(2), 0.1, 0, 0)
+        mean, std = sections(np.random.default_rng(2), 0.1, 0)
         assert estimated(mean, std) == (pytest.approx(0.1, rel=0.02), pytest.approx(0, abs=1e-6))
         ratios = np.log(mean[:, :-1] / mean[:, 1:])
         assert ratios.std() == pytest.approx(0.1 * math.sqrt(2 / 3), rel=0.02)
 
-    def test_a_gamma_is_read_as_is_stated(self):
-        rng, slope, intercept, gamma = np.random.default_rng(2), 0.1, 0.05, 0.1
-        mean, std, pixels = sections(rng, slope, intercept, gamma)
-        counts = np.bincount(np.round(255 * pixels).astype(int), minlength=256)
-        on_mean, on_std = augmentation.gamma_effects(counts)
-        expected_slope = math.hypot(slope, on_std * gamma)
-        over = pixels.mean() ** 2 * (on_mean**2 - on_std**2) * gamma**2
-        found = estimated(mean, std)
-        assert found == pytest.approx((expected_slope, math.sqrt(intercept**2 + over)), rel=0.03)
-        assert found[0] == pytest.approx(slope, rel=0.05)  # slopes are hardly touched
-        assert found[1] > 1.1 * intercept
-
     def test_contrast_that_varies_with_the_tissue(self):
         """The brightness limits the slopes, and no intercept is made up."""
         rng = np.random.default_rng(2)
-        mean, std, _ = sections(rng, 0.01, 0, 0)
+        mean, std = sections(rng, 0.01, 0)
         found = estimated(mean, std * rng.uniform(0.95, 1.05, std.shape))
         assert found == (pytest.approx(0.01, rel=0.03), 0.0)
 
@@ -229,20 +216,6 @@ class TestHalfWidths:
         assert augmentation.half_widths(math.nan, 1.0, 0.5) == pytest.approx(
             (math.nan, math.nan), nan_ok=True
         )
-
-
-def test_gamma_effects_are_the_changes():
-    counts = np.random.default_rng(0).integers(0, 50, 256)
-    x = np.repeat(np.arange(256) / 255, counts)
-    up, down = x**1.001, x**0.999
-    numeric = [(f(up) / f(down) - 1) / 0.002 for f in (np.mean, np.std)]
-    assert augmentation.gamma_effects(counts) == pytest.approx(numeric, rel=1e-3)
-
-
-@pytest.mark.parametrize("values", [[], [0], [7]])
-def test_gamma_effects_of_nothing(values):
-    counts = np.bincount(np.array(values, int), minlength=256)
-    assert augmentation.gamma_effects(counts) == pytest.approx((math.nan, math.nan), nan_ok=True)
 
 
 class TestBootstrap:
