@@ -265,43 +265,35 @@ def dependence(autocorrelation: float, n_products: int) -> str:
     return ""
 
 
-def half_widths(contrast_variance: float, brightness_variance: float, mean: float) -> tuple[float, float]:
-    """Half-widths of uniform slopes around 1 and of uniform intercepts around 0.
+def slope_half_width(contrast_variance: float, brightness_variance: float) -> float:
+    """Half-width of uniform slopes around 1.
 
     Parameters
     ----------
     contrast_variance, brightness_variance : float
         Variance of the logarithm of contrast (standard deviation of imaged pixels) and of brightness (their
         mean), over sections or over chunks. Of sections: half the variance of the log ratios of neighbours.
-    mean : float
-        Mean intensity, on the scale of the intercept.
 
     Returns
     -------
-    slope, intercept : float
-        Half-widths: slopes from 1 - slope to 1 + slope, intercepts from -intercept to intercept.
+    float
+        Slopes are from 1 minus this to 1 plus this.
 
     Notes
     -----
-    A section of tissue with mean m and standard deviation s is recorded as a x + b, with mean a m + b and
-    standard deviation a s. Slopes a are uniform in 1 -+ w, with variance w^2/3, intercepts b in 0 -+ v.
-    Tissue hardly changes from a section to the next, so that to first order
+    A section of tissue with mean m and standard deviation s is recorded as a x, with mean a m and standard
+    deviation a s. Slopes a are uniform in 1 -+ w, with variance w^2/3. Tissue hardly changes from a section
+    to the next, so that to first order
 
-        log contrast ratio = a - a',                    variance 2 w^2/3
-        log brightness ratio = a - a' + (b - b') / m,   variance 2 (w^2/3 + v^2/(3 m^2))
+        log ratio = a - a',   variance 2 w^2/3
 
-    With slopes alone both have the standard deviation w sqrt(2/3). An intercept moves the brightness only:
-    the slope comes from the contrasts, w = sqrt(3 C), with half the variance C of their log ratios, and the
-    intercept from what the brightness has over, v = m sqrt(3 (B - C)). The second order adds about w^2/4 of
-    the value: 0.25 % at w = 0.1. For chunks relative to their data set, C and B are the variances themselves.
+    of contrasts and of brightnesses. The second order adds about w^2/4 of the value: 0.25 % at w = 0.1. The
+    mean of n sections' slopes adds w^2/n to the square of the half-width of chunks.
 
     What tissue does is counted as well, in the contrasts more than in the means. So w is an upper limit.
-    Slopes change both by as much: where the brightness varies less than the contrast, it is the brightness
-    that limits them, w = sqrt(3 B), and nothing is over for intercepts, v = 0. The mean of n sections' slopes
-    adds w^2/n to the square of the half-width of chunks.
+    Slopes change both by as much: it is the one that varies less that limits them.
     """
-    slope = math.sqrt(3 * min(contrast_variance, brightness_variance))
-    return slope, mean * math.sqrt(3 * max(brightness_variance - contrast_variance, 0.0))
+    return math.sqrt(3 * min(contrast_variance, brightness_variance))
 
 
 def bootstrap(

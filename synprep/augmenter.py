@@ -24,9 +24,7 @@ _UPSTREAM = {
     "section_cutout_prob": ("blanked_sections", "0.5"),
     "cutout_poisson_rate": ("blanked_sections", "10"),
     "sectional_intensity_slope_half_width": ("section_variation", "0.9/1.1"),
-    "sectional_intensity_intercept_half_width": ("section_variation", "-0.05/0.05"),
     "global_intensity_slope_half_width": ("chunk_variation", "0.9/1.1"),
-    "global_intensity_intercept_half_width": ("chunk_variation", "-0.05/0.05"),
 }
 
 
@@ -105,13 +103,12 @@ def _interval(interval: Sequence[float] | None) -> str:
 def _natural(name: str, number: Mapping[str, Any]) -> str:
     """Natural strength of one random change, beside upstream's."""
     key, value = name.replace("half_width", "min/max"), number["value"]
-    centre = 1 if "slope" in name else 0
     if number["withheld"]:
         text = f"withheld, {number['withheld']}"
     elif key == name:
         text = f"{value:.4g}{_interval(number['interval'])}"
     else:
-        text = f"{centre - value:.4f}/{centre + value:.4f}, half-width {value:.4g}"
+        text = f"{1 - value:.4f}/{1 + value:.4f}, half-width {value:.4g}"
         text += _interval(number["interval"])
     return f"{key}: {text}; upstream {_UPSTREAM[name][1]}"
 

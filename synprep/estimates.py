@@ -25,9 +25,10 @@ LABELS = {labels.NAMES[label]: label for label in labels.MASK_KEYS.values()}
 PIXELS = {"": "imaged pixels", "_with_blanks": "all pixels, blanked ones as 0"}
 PIXELS |= {f"_{name}": f"imaged pixels with label {name}" for name in LABELS}
 _PERCENTILES = (5, 25, 50, 75, 95)
-_WIDTH = "half-width of uniform {} that explain {}; see synprep.augmentation.half_widths"
-_SAME = "the contrast, or the brightness where that varies less"
-_REST = "what the slopes leave of the brightness"
+_WIDTH = (
+    "half-width of uniform slopes that explain the contrast, or the brightness where that varies less; "
+    "see synprep.augmentation.slope_half_width"
+)
 
 # All numbers, by group and name: how each is computed, and over what (a key of `_amounts`).
 _NUMBERS = {
@@ -49,8 +50,7 @@ _NUMBERS = {
         "section_brightness_autocorrelation": ("of consecutive log ratios of means", "brightness triples"),
         "section_contrast_change": ("root mean square of neighbours' log ratios of stds", "contrast"),
         "section_contrast_autocorrelation": ("of consecutive log ratios of stds", "contrast triples"),
-        "sectional_intensity_slope_half_width": (_WIDTH.format("slopes", _SAME), "contrast"),
-        "sectional_intensity_intercept_half_width": (_WIDTH.format("intercepts", _REST), "brightness"),
+        "sectional_intensity_slope_half_width": (_WIDTH, "contrast"),
     },
     "chunk_variation": {
         "chunk_brightness_spread": ("standard deviation of the log of section means' mean", "imaged"),
@@ -58,8 +58,7 @@ _NUMBERS = {
             "standard deviation of the log of section stds' root mean square",
             "imaged",
         ),
-        "global_intensity_slope_half_width": (_WIDTH.format("slopes", _SAME), "imaged"),
-        "global_intensity_intercept_half_width": (_WIDTH.format("intercepts", _REST), "imaged"),
+        "global_intensity_slope_half_width": (_WIDTH, "imaged"),
     },
     "label_volumes": {
         f"{column}_p{q:02}": (f"{q} % quantile, sagittal voxels", "chunks")
@@ -136,25 +135,21 @@ def _section_variation(chunks: Mapping[str, np.ndarray]) -> dict[str, float]:
         variance, autocorrelation = augmentation.variance_and_autocorrelation(sums)
         found[f"section_{what}_change"] = math.sqrt(variance)
         found[f"section_{what}_autocorrelation"] = autocorrelation
-    changes = [found[f"section_{what}_change"] / math.sqrt(2) for what in ("contrast", "brightness")]
-    return found | _half_widths("sectional", *changes, _known(chunks["brightness"]))
+    variances = [found[f"section_{what}_change"] ** 2 / 2 for what in ("contrast", "brightness")]
+    return found | {"sectional_intensity_slope_half_width": augmentation.slope_half_width(*variances)}
 
 
 def _chunk_variation(chunks: Mapping[str, np.ndarray]) -> dict[str, float]:
-    spreads = [_spread(_known(chunks[what])) for what in ("contrast", "brightness")]
-    found = {"chunk_brightness_spread": spreads[1], "chunk_contrast_spread": spreads[0]}
-    return found | _half_widths("global", *spreads, _known(chunks["brightness"]))
+    contrast, brightness = (_spread(_known(chunks[what])) for what in ("contrast", "brightness"))
+    return {
+        "chunk_brightness_spread": brightness,
+        "chunk_contrast_spread": contrast,
+        "global_intensity_slope_half_width": augmentation.slope_half_width(contrast**2, brightness**2),
+    }
 
 
 def _spread(values: np.ndarray) -> float:
     return np.log(values).std(ddof=1) if values.size > 1 else math.nan
-
-
-def _half_widths(scope: str, contrast: float, brightness: float, means: np.ndarray) -> dict[str, float]:
-    mean = means.mean() if means.size else math.nan
-    slope, intercept = augmentation.half_widths(contrast**2, brightness**2, mean)
-    name = f"{scope}_intensity_{{}}_half_width"
-    return {name.format("slope"): slope, name.format("intercept"): intercept}
 
 
 def _label_volumes(chunks: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -177,19 +172,10 @@ def _reasons(chunks: Mapping[str, np.ndarray], values: Mapping[str, float]) -> d
     *_, cutout = augmentation.cutout_model(chunks["n_sections"], chunks["n_blanked"])
     reasons |= {"section_cutout_prob": cutout, "cutout_poisson_rate": cutout}
     brightness, contrast = (_dependence(what, chunks, values) for what in ("brightness", "contrast"))
-    over = _nothing_over(values["section_brightness_change"], values["section_contrast_change"])
-    slope = brightness if over else contrast  # from whichever varies less
-    reasons["sectional_intensity_slope_half_width"] = slope
-    reasons["sectional_intensity_intercept_half_width"] = slope or over or brightness
-    over = _nothing_over(values["chunk_brightness_spread"], values["chunk_contrast_spread"])
+    is_brightness = values["section_brightness_change"] < values["section_contrast_change"]
+    reasons["sectional_intensity_slope_half_width"] = brightness if is_brightness else contrast
     few = "it takes two chunks" if _known(chunks["brightness"]).size < 2 else ""
-    reasons |= dict.fromkeys(_NUMBERS["chunk_variation"], few)
-    return reasons | {"global_intensity_intercept_half_width": few or over}
-
-
-def _nothing_over(brightness: float, contrast: float) -> str:
-    is_less = brightness < contrast
-    return "brightness varies less than contrast: slopes may explain all of it" if is_less else ""
+    return reasons | dict.fromkeys(_NUMBERS["chunk_variation"], few)
 
 
 def _dependence(what: str, chunks: Mapping[str, np.ndarray], values: Mapping[str, float]) -> str:

@@ -150,8 +150,6 @@ def test_chunks_relative_to_the_data_set(processed, write_pair):
     assert found["chunk_brightness_spread"]["value"] == pytest.approx(brightness)
     assert found["chunk_contrast_spread"]["value"] == pytest.approx(contrast)
     assert found["global_intensity_slope_half_width"]["value"] == pytest.approx(contrast * math.sqrt(3))
-    over = means.mean() / 255 * math.sqrt(3 * (brightness**2 - contrast**2))
-    assert found["global_intensity_intercept_half_width"]["value"] == pytest.approx(over)
 
 
 def test_chunks_whose_contrast_differs_more(processed, write_pair):
@@ -160,7 +158,6 @@ def test_chunks_whose_contrast_differs_more(processed, write_pair):
         write_pair(synapse_id, em.astype(np.uint8))
     found = numbers(run(processed())[0])
     assert found["global_intensity_slope_half_width"]["value"] == pytest.approx(0)
-    assert found["global_intensity_intercept_half_width"]["withheld"].startswith("brightness varies less")
 
 
 def test_label_volumes(processed, three):
@@ -175,9 +172,7 @@ PUT_IN = {
     "section_cutout_prob": (0.5, 0.15),
     "cutout_poisson_rate": (4.0, 0.8),
     "sectional_intensity_slope_half_width": (0.05, 0.0025),
-    "sectional_intensity_intercept_half_width": (0.03, 0.0015),
     "global_intensity_slope_half_width": (0.1, 0.02),
-    "global_intensity_intercept_half_width": (0.08, 0.016),
 }
 
 
@@ -193,10 +188,7 @@ def test_a_simulated_data_set_from_pixels_to_estimates(processed, write_pair):
         tissue = rng.normal(0.5, 0.1, (40, 40)).clip(0.25, 0.75)
         tissue = 0.5 + 0.1 * (tissue - tissue.mean()) / tissue.std()
         volume = tissue[..., None] * uniform("sectional_intensity_slope", 1, 30)
-        volume = volume + uniform("sectional_intensity_intercept", 0, 30)
-        volume = volume * uniform("global_intensity_slope", 1, 1) + uniform(
-            "global_intensity_intercept", 0, 1
-        )
+        volume = volume * uniform("global_intensity_slope", 1, 1)
         em = np.round(255 * volume).clip(1, 255).astype(np.uint8)
         is_cut = rng.random() < truth["section_cutout_prob"]
         em[:, :, rng.random(30) < is_cut * truth["cutout_poisson_rate"] / 30] = 0
@@ -227,10 +219,9 @@ class TestWithheld:
         write_pair("1", em)
         write_pair("2", em)
         found = numbers(run(processed())[0])
-        for what in ("slope", "intercept"):
-            number = found[f"sectional_intensity_{what}_half_width"]
-            assert number["value"] is None
-            assert "sections do not vary independently" in number["withheld"]
+        number = found["sectional_intensity_slope_half_width"]
+        assert number["value"] is None
+        assert "sections do not vary independently" in number["withheld"]
         assert found["section_brightness_change"]["value"] == pytest.approx(0.03, rel=0.3)  # still told
 
     def test_contrasts_that_drift_do_not_matter_where_brightness_limits_the_slopes(
@@ -249,9 +240,6 @@ class TestWithheld:
         assert found["section_contrast_autocorrelation"]["value"] > -0.2
         assert found["section_contrast_change"]["value"] > 0.1
         assert found["sectional_intensity_slope_half_width"]["value"] == pytest.approx(0.05, rel=0.1)
-        intercept = found["sectional_intensity_intercept_half_width"]
-        assert intercept["value"] is None
-        assert intercept["withheld"].startswith("brightness varies less than contrast")
 
     def test_one_chunk(self, processed, write_pair):
         write_pair("1")
