@@ -257,7 +257,7 @@ def dependence(autocorrelation: float, n_products: int) -> str:
         return (
             f"too few neighbouring sections ({n_products:.0f} triples) to see whether they vary independently"
         )
-    if not abs(autocorrelation + 0.5) <= allowed:
+    if abs(autocorrelation + 0.5) > allowed:  # NaN, which sections that are all alike have, is not
         return (
             f"sections do not vary independently: consecutive log ratios correlate by {autocorrelation:.2f}, "
             f"not by -0.5 (within {allowed:.2f})"
@@ -265,14 +265,14 @@ def dependence(autocorrelation: float, n_products: int) -> str:
     return ""
 
 
-def slope_half_width(contrast_variance: float, brightness_variance: float) -> float:
-    """Half-width of uniform slopes around 1.
+def slope_half_width(variance: float) -> float:
+    """Half-width of the uniform slopes around 1 that would alone give a variance.
 
     Parameters
     ----------
-    contrast_variance, brightness_variance : float
-        Variance of the logarithm of contrast (standard deviation of imaged pixels) and of brightness (their
-        mean), over sections or over chunks. Of sections: half the variance of the log ratios of neighbours.
+    variance : float
+        Of the logarithm of brightness (mean of imaged pixels) or of contrast (their standard deviation), over
+        sections or over chunks. Of sections: half the variance of the log ratios of neighbours.
 
     Returns
     -------
@@ -281,19 +281,16 @@ def slope_half_width(contrast_variance: float, brightness_variance: float) -> fl
 
     Notes
     -----
-    A section of tissue with mean m and standard deviation s is recorded as a x, with mean a m and standard
-    deviation a s. Slopes a are uniform in 1 -+ w, with variance w^2/3. Tissue hardly changes from a section
-    to the next, so that to first order
+    A slope a multiplies mean and standard deviation of a section alike. Uniform in 1 -+ w it has the variance
+    w^2/3, and for small w so has its logarithm: a standard deviation of w/sqrt(3), within w^2/4 of itself.
+    Tissue hardly changes from a section to the next, so that the log ratio of neighbours, log a - log a', has
+    twice this variance. The mean of n sections' slopes adds w^2/n to the square of the half-width of chunks.
 
-        log ratio = a - a',   variance 2 w^2/3
-
-    of contrasts and of brightnesses. The second order adds about w^2/4 of the value: 0.25 % at w = 0.1. The
-    mean of n sections' slopes adds w^2/n to the square of the half-width of chunks.
-
-    What tissue does is counted as well, in the contrasts more than in the means. So w is an upper limit.
-    Slopes change both by as much: it is the one that varies less that limits them.
+    It is neither an upper nor a lower limit. Tissue, and all else that varies, counts as if it were slopes.
+    Sections that were shifted to one mean hide slopes from the brightness, and those that were scaled to one
+    hide them from both.
     """
-    return math.sqrt(3 * min(contrast_variance, brightness_variance))
+    return math.sqrt(3 * variance)
 
 
 def bootstrap(

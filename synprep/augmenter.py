@@ -19,12 +19,16 @@ _SPACING = "z spacing over xy spacing: a parameter that the data set was made wi
 _NATURAL = """Natural rates: random changes of the augmenter that would make sections and chunks differ as
 these do. Do not paste them as they are. The data have these differences already, and the augmenter's come on
 top; and those are meant to be stronger than nature, so that a model learns to see through them: upstream
-trains with what is named last. Slopes are upper limits, since what the tissue does is counted in."""
-_UPSTREAM = {
-    "section_cutout_prob": ("blanked_sections", "0.5"),
-    "cutout_poisson_rate": ("blanked_sections", "10"),
-    "sectional_intensity_slope_half_width": ("section_variation", "0.9/1.1"),
-    "global_intensity_slope_half_width": ("chunk_variation", "0.9/1.1"),
+trains with what is named last. Each slope is the uniform one that would alone give what is seen in brightness
+or in contrast: all else that varies counts as slope, and sections that were equalised hide slopes."""
+_SECTIONAL, _GLOBAL = "sectional_intensity_slope_min/max from", "global_intensity_slope_min/max from"
+_RATES = {  # by name of the number: its group, what it is called, and what upstream has
+    "section_cutout_prob": ("blanked_sections", "section_cutout_prob", "0.5"),
+    "cutout_poisson_rate": ("blanked_sections", "cutout_poisson_rate", "10"),
+    "section_brightness_half_width": ("section_variation", f"{_SECTIONAL} brightness", "0.9/1.1"),
+    "section_contrast_half_width": ("section_variation", f"{_SECTIONAL} contrast", "0.9/1.1"),
+    "chunk_brightness_half_width": ("chunk_variation", f"{_GLOBAL} brightness", "0.9/1.1"),
+    "chunk_contrast_half_width": ("chunk_variation", f"{_GLOBAL} contrast", "0.9/1.1"),
 }
 
 
@@ -50,7 +54,7 @@ def configuration(record: Mapping[str, Any]) -> str:
     """
     intensity = record["numbers"]["intensity"]
     mean, std = (_live(name, intensity[name]) for name in ("intensity_mean", "intensity_std"))
-    natural = (_natural(name, record["numbers"][group][name]) for name, (group, _) in _UPSTREAM.items())
+    natural = (_natural(record["numbers"][group][name], *rest) for name, (group, *rest) in _RATES.items())
     parts = [
         *_comment(_ABOUT.format(**record)),
         "",
@@ -100,17 +104,14 @@ def _interval(interval: Sequence[float] | None) -> str:
     return f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
 
 
-def _natural(name: str, number: Mapping[str, Any]) -> str:
+def _natural(number: Mapping[str, Any], what: str, upstream: str) -> str:
     """Natural strength of one random change, beside upstream's."""
-    key, value = name.replace("half_width", "min/max"), number["value"]
+    value = number["value"]
     if number["withheld"]:
-        text = f"withheld, {number['withheld']}"
-    elif key == name:
-        text = f"{value:.4g}{_interval(number['interval'])}"
-    else:
-        text = f"{1 - value:.4f}/{1 + value:.4f}, half-width {value:.4g}"
-        text += _interval(number["interval"])
-    return f"{key}: {text}; upstream {_UPSTREAM[name][1]}"
+        return f"{what}: withheld, {number['withheld']}; upstream {upstream}"
+    is_slope = "slope" in what
+    text = f"{1 - value:.4f}/{1 + value:.4f}, half-width {value:.4g}" if is_slope else f"{value:.4g}"
+    return f"{what}: {text}{_interval(number['interval'])}; upstream {upstream}"
 
 
 def _comment(text: str, indent: str = "") -> Iterator[str]:

@@ -25,10 +25,7 @@ LABELS = {labels.NAMES[label]: label for label in labels.MASK_KEYS.values()}
 PIXELS = {"": "imaged pixels", "_with_blanks": "all pixels, blanked ones as 0"}
 PIXELS |= {f"_{name}": f"imaged pixels with label {name}" for name in LABELS}
 _PERCENTILES = (5, 25, 50, 75, 95)
-_WIDTH = (
-    "half-width of uniform slopes that explain the contrast, or the brightness where that varies less; "
-    "see synprep.augmentation.slope_half_width"
-)
+_WIDTH = "half-width of the uniform slopes that would alone give this {}; see synprep.augmentation"
 
 # All numbers, by group and name: how each is computed, and over what (a key of `_amounts`).
 _NUMBERS = {
@@ -48,17 +45,19 @@ _NUMBERS = {
     "section_variation": {
         "section_brightness_change": ("root mean square of neighbours' log ratios of means", "brightness"),
         "section_brightness_autocorrelation": ("of consecutive log ratios of means", "brightness triples"),
+        "section_brightness_half_width": (_WIDTH.format("change"), "brightness"),
         "section_contrast_change": ("root mean square of neighbours' log ratios of stds", "contrast"),
         "section_contrast_autocorrelation": ("of consecutive log ratios of stds", "contrast triples"),
-        "sectional_intensity_slope_half_width": (_WIDTH, "contrast"),
+        "section_contrast_half_width": (_WIDTH.format("change"), "contrast"),
     },
     "chunk_variation": {
         "chunk_brightness_spread": ("standard deviation of the log of section means' mean", "imaged"),
+        "chunk_brightness_half_width": (_WIDTH.format("spread"), "imaged"),
         "chunk_contrast_spread": (
             "standard deviation of the log of section stds' root mean square",
             "imaged",
         ),
-        "global_intensity_slope_half_width": (_WIDTH, "imaged"),
+        "chunk_contrast_half_width": (_WIDTH.format("spread"), "imaged"),
     },
     "label_volumes": {
         f"{column}_p{q:02}": (f"{q} % quantile, sagittal voxels", "chunks")
@@ -135,17 +134,17 @@ def _section_variation(chunks: Mapping[str, np.ndarray]) -> dict[str, float]:
         variance, autocorrelation = augmentation.variance_and_autocorrelation(sums)
         found[f"section_{what}_change"] = math.sqrt(variance)
         found[f"section_{what}_autocorrelation"] = autocorrelation
-    variances = [found[f"section_{what}_change"] ** 2 / 2 for what in ("contrast", "brightness")]
-    return found | {"sectional_intensity_slope_half_width": augmentation.slope_half_width(*variances)}
+        found[f"section_{what}_half_width"] = augmentation.slope_half_width(variance / 2)
+    return found
 
 
 def _chunk_variation(chunks: Mapping[str, np.ndarray]) -> dict[str, float]:
-    contrast, brightness = (_spread(_known(chunks[what])) for what in ("contrast", "brightness"))
-    return {
-        "chunk_brightness_spread": brightness,
-        "chunk_contrast_spread": contrast,
-        "global_intensity_slope_half_width": augmentation.slope_half_width(contrast**2, brightness**2),
-    }
+    found = {}
+    for what in ("brightness", "contrast"):
+        spread = _spread(_known(chunks[what]))
+        found[f"chunk_{what}_spread"] = spread
+        found[f"chunk_{what}_half_width"] = augmentation.slope_half_width(spread**2)
+    return found
 
 
 def _spread(values: np.ndarray) -> float:
@@ -171,17 +170,12 @@ def _reasons(chunks: Mapping[str, np.ndarray], values: Mapping[str, float]) -> d
     }
     *_, cutout = augmentation.cutout_model(chunks["n_sections"], chunks["n_blanked"])
     reasons |= {"section_cutout_prob": cutout, "cutout_poisson_rate": cutout}
-    brightness, contrast = (_dependence(what, chunks, values) for what in ("brightness", "contrast"))
-    is_brightness = values["section_brightness_change"] < values["section_contrast_change"]
-    reasons["sectional_intensity_slope_half_width"] = brightness if is_brightness else contrast
+    for what in ("brightness", "contrast"):
+        n_products = int(chunks[f"{what}_sums"][:, 2].sum())
+        autocorrelation = values[f"section_{what}_autocorrelation"]
+        reasons[f"section_{what}_half_width"] = augmentation.dependence(autocorrelation, n_products)
     few = "it takes two chunks" if _known(chunks["brightness"]).size < 2 else ""
     return reasons | dict.fromkeys(_NUMBERS["chunk_variation"], few)
-
-
-def _dependence(what: str, chunks: Mapping[str, np.ndarray], values: Mapping[str, float]) -> str:
-    n_products = int(chunks[f"{what}_sums"][:, 2].sum())
-    reason = augmentation.dependence(values[f"section_{what}_autocorrelation"], n_products)
-    return reason and f"{what}: {reason}"
 
 
 def _amounts(chunks: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:

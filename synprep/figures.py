@@ -345,8 +345,8 @@ def neighbour_changes(ax: Axes, record: Mapping[str, Any]) -> Axes:
     model = neighbours["model"]
     label = "model: withheld"
     if model:
-        width = record["numbers"]["section_variation"]["sectional_intensity_slope_half_width"]["value"]
-        label = f"model: slopes 1 ± {width:.4f}"
+        width = record["numbers"]["section_variation"]["section_contrast_half_width"]["value"]
+        label = f"model: slopes 1 ± {width:.4f} (from contrast)"
     points = (100 * np.asarray(model["log_ratio"]), model["n"]) if model else ([], [])
     ax.plot(*points, color="gray", linestyle="--" if model else " ", label=label)
     ax.set_xlabel("Log ratio of a section to the next one (%)")

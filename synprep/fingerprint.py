@@ -198,7 +198,7 @@ def _blanked_counts(
 
 
 def _ratio_counts(rows: Sequence[pd.DataFrame], numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Histograms of neighbours' log ratios, outer bins with all beyond; and what slopes alone would give."""
+    """Histograms of neighbours' log ratios, outer bins with all beyond; and what slopes would give."""
     ratios = {
         name: np.concatenate([_log_ratios(one, column) for one in rows])
         for name, column in (("brightness", "mean"), ("contrast", "std"))
@@ -207,7 +207,7 @@ def _ratio_counts(rows: Sequence[pd.DataFrame], numbers: Mapping[str, Mapping[st
     changes = [numbers[f"section_{name}_change"]["value"] or 0.0 for name in ratios]
     reach, n_pairs = 4 * max(changes) or 1.0, len(ratios["contrast"])
     edges = np.linspace(-reach, reach, 2 * min(30, 3 + int(n_pairs ** (1 / 3))))
-    width = numbers["sectional_intensity_slope_half_width"]["value"]
+    width = numbers["section_contrast_half_width"]["value"]
     peak = n_pairs * (edges[1] - edges[0]) / (2 * width) if width else 0.0
     return {
         "n_section_pairs": n_pairs,

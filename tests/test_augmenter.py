@@ -36,10 +36,12 @@ def record():
             },
             "blanked_sections": {"section_cutout_prob": number(0.5), "cutout_poisson_rate": number(1.5)},
             "section_variation": {
-                "sectional_intensity_slope_half_width": number(0.005),
+                "section_brightness_half_width": number(0.005),
+                "section_contrast_half_width": number(None, "no reason", None),
             },
             "chunk_variation": {
-                "global_intensity_slope_half_width": number(0.02, interval=None),
+                "chunk_brightness_half_width": number(0.02),
+                "chunk_contrast_half_width": number(0.01, interval=None),
             },
         },
     }
@@ -69,20 +71,17 @@ def test_all_else_is_a_comment(record):
         "Do not paste them as they are.",
         "section_cutout_prob: 0.5 (0.25 to 0.5); upstream 0.5",
         "cutout_poisson_rate: 1.5 (0.25 to 0.5); upstream 10",
-        "sectional_intensity_slope_min/max: 0.9950/1.0050, half-width 0.005 (0.25 to 0.5); upstream 0.9/1.1",
-        "global_intensity_slope_min/max: 0.9800/1.0200, half-width 0.02; upstream 0.9/1.1",
+        "sectional_intensity_slope_min/max from brightness: 0.9950/1.0050, half-width 0.005 (0.25 to 0.5); "
+        "upstream 0.9/1.1",
+        "sectional_intensity_slope_min/max from contrast: withheld, no reason; upstream 0.9/1.1",
+        "global_intensity_slope_min/max from brightness: 0.9800/1.0200, half-width 0.02 (0.25 to 0.5); "
+        "upstream 0.9/1.1",
+        "global_intensity_slope_min/max from contrast: 0.9900/1.0100, half-width 0.01; upstream 0.9/1.1",
     ],
 )
 def test_comments(record, text):
     lines = augmenter.configuration(record).splitlines()
     assert text in " ".join(" ".join(line.lstrip("# ") for line in lines).split())
-
-
-def test_a_withheld_slope_is_a_comment_too(record):
-    numbers = record["numbers"]["section_variation"]
-    numbers["sectional_intensity_slope_half_width"] = number(None, "no reason", None)
-    text = augmenter.configuration(record)
-    assert "# sectional_intensity_slope_min/max: withheld, no reason; upstream 0.9/1.1" in text
 
 
 @pytest.mark.parametrize("name", ["intensity_mean", "intensity_std"])

@@ -72,7 +72,7 @@ RECORD = {
     "n_sections": 20,
     "numbers": {
         "blanked_sections": {"section_cutout_prob": {"value": 0.5}, "cutout_poisson_rate": {"value": 1.5}},
-        "section_variation": {"sectional_intensity_slope_half_width": {"value": 0.01}},
+        "section_variation": {"section_contrast_half_width": {"value": 0.01}},
     },
     "blanked": {"n_chunks": [1, 0, 1], "model": [1.5, 0.3, 0.2]},
     "neighbours": {
@@ -99,7 +99,7 @@ def test_neighbour_changes_in_percent(ax):
     assert contrast.edges.tolist() == [-3, -1, 1, 3]
     assert (contrast.values.tolist(), brightness.values.tolist()) == ([1, 2, 2], [0, 5, 0])
     assert ax.lines[0].get_xdata().tolist() == [-2, 0, 2]
-    assert texts(ax) == ["contrast", "brightness", "model: slopes 1 ± 0.0100"]
+    assert texts(ax) == ["contrast", "brightness", "model: slopes 1 ± 0.0100 (from contrast)"]
     assert ax.get_title() == "Neighbouring sections, 5 pairs of 2 chunks"
 
 

@@ -144,20 +144,20 @@ def test_chunks_relative_to_the_data_set(processed, write_pair):
     for synapse_id, slope, intercept in zip("123", slopes, intercepts, strict=True):
         em = np.array([20, 40, 60, 80])[:, None, None] * slope + intercept
         write_pair(synapse_id, np.broadcast_to(em, (4, 4, 5)).astype(np.uint8))
-    means = 50 * slopes + intercepts
-    brightness, contrast = np.log(means).std(ddof=1), np.log(slopes).std(ddof=1)
-    found = numbers(run(processed())[0])
-    assert found["chunk_brightness_spread"]["value"] == pytest.approx(brightness)
-    assert found["chunk_contrast_spread"]["value"] == pytest.approx(contrast)
-    assert found["global_intensity_slope_half_width"]["value"] == pytest.approx(contrast * math.sqrt(3))
+    found = values(run(processed())[0])
+    for what, truth in (("brightness", 50 * slopes + intercepts), ("contrast", slopes)):
+        spread = np.log(truth).std(ddof=1)
+        assert found[f"chunk_{what}_spread"] == pytest.approx(spread)
+        assert found[f"chunk_{what}_half_width"] == pytest.approx(spread * math.sqrt(3))
 
 
-def test_chunks_whose_contrast_differs_more(processed, write_pair):
+def test_chunks_that_differ_in_contrast_only(processed, write_pair):
     for synapse_id, slope in (("1", 1), ("2", 1.5)):
         em = np.broadcast_to(100 + np.array([-20, 20])[:, None, None] * slope, (2, 4, 5))
         write_pair(synapse_id, em.astype(np.uint8))
-    found = numbers(run(processed())[0])
-    assert found["global_intensity_slope_half_width"]["value"] == pytest.approx(0)
+    found = values(run(processed())[0])
+    assert found["chunk_brightness_half_width"] == pytest.approx(0)
+    assert found["chunk_contrast_half_width"] == pytest.approx(math.log(1.5) * math.sqrt(1.5))
 
 
 def test_label_volumes(processed, three):
@@ -171,28 +171,31 @@ def test_label_volumes(processed, three):
 PUT_IN = {
     "section_cutout_prob": (0.5, 0.15),
     "cutout_poisson_rate": (4.0, 0.8),
-    "sectional_intensity_slope_half_width": (0.05, 0.0025),
-    "global_intensity_slope_half_width": (0.1, 0.02),
+    "section_brightness_half_width": (0.05, 0.0025),
+    "section_contrast_half_width": (0.05, 0.0025),
+    "chunk_brightness_half_width": (0.1, 0.02),
+    "chunk_contrast_half_width": (0.1, 0.02),
 }
 
 
-def test_a_simulated_data_set_from_pixels_to_estimates(processed, write_pair):
-    """60 chunks of 30 sections, from raw files on; stated errors: 5 % for sections, 20 % for chunks."""
+def simulate(write_pair, equalise=lambda volume: volume):
+    """Write 60 chunks of 30 sections, cut and with uniform slopes as in `PUT_IN`, then equalised."""
     rng, truth = np.random.default_rng(3), {name: value for name, (value, _) in PUT_IN.items()}
-
-    def uniform(name, centre, *shape):
-        width = truth[f"{name}_half_width"]
-        return rng.uniform(centre - width, centre + width, shape)
-
+    section, chunk = truth["section_contrast_half_width"], truth["chunk_contrast_half_width"]
     for number in range(60):
         tissue = rng.normal(0.5, 0.1, (40, 40)).clip(0.25, 0.75)
         tissue = 0.5 + 0.1 * (tissue - tissue.mean()) / tissue.std()
-        volume = tissue[..., None] * uniform("sectional_intensity_slope", 1, 30)
-        volume = volume * uniform("global_intensity_slope", 1, 1)
+        volume = tissue[..., None] * rng.uniform(1 - section, 1 + section, 30)
+        volume = equalise(volume * rng.uniform(1 - chunk, 1 + chunk))
         em = np.round(255 * volume).clip(1, 255).astype(np.uint8)
         is_cut = rng.random() < truth["section_cutout_prob"]
         em[:, :, rng.random(30) < is_cut * truth["cutout_poisson_rate"] / 30] = 0
         write_pair(f"{number:02}", em, np.ones(em.shape, np.uint8))
+
+
+def test_a_simulated_data_set_from_pixels_to_estimates(processed, write_pair):
+    """From raw files on; stated errors: 5 % for sections, 20 % for chunks."""
+    simulate(write_pair)
     found = numbers(run(processed())[0])
     for name, (value, tolerance) in PUT_IN.items():
         assert found[name]["withheld"] == ""
@@ -200,6 +203,26 @@ def test_a_simulated_data_set_from_pixels_to_estimates(processed, write_pair):
         low, high = found[name]["interval"]
         assert low - 0.2 * value <= value <= high + 0.2 * value
         assert low < found[name]["value"] < high
+
+
+def shifted(volume):
+    return volume + 0.5 - volume.mean(axis=(0, 1))
+
+
+def scaled(volume):
+    return volume * 0.5 / volume.mean(axis=(0, 1))
+
+
+@pytest.mark.parametrize(("equalise", "visible"), [(shifted, ["contrast"]), (scaled, [])])
+def test_sections_that_were_equalised_hide_slopes(processed, write_pair, equalise, visible):
+    """Shifted to one mean they hide them from the brightness, scaled to one mean from the contrast too."""
+    simulate(write_pair, equalise)
+    found = values(run(processed())[0])
+    for scope in ("section", "chunk"):
+        for what in ("brightness", "contrast"):
+            truth, tolerance = PUT_IN[f"{scope}_{what}_half_width"]
+            expected = truth if what in visible else 0
+            assert found[f"{scope}_{what}_half_width"] == pytest.approx(expected, abs=tolerance)
 
 
 class TestWithheld:
@@ -219,34 +242,33 @@ class TestWithheld:
         write_pair("1", em)
         write_pair("2", em)
         found = numbers(run(processed())[0])
-        number = found["sectional_intensity_slope_half_width"]
-        assert number["value"] is None
-        assert "sections do not vary independently" in number["withheld"]
+        for what in ("brightness", "contrast"):
+            number = found[f"section_{what}_half_width"]
+            assert number["value"] is None
+            assert "sections do not vary independently" in number["withheld"]
         assert found["section_brightness_change"]["value"] == pytest.approx(0.03, rel=0.3)  # still told
 
-    def test_contrasts_that_drift_do_not_matter_where_brightness_limits_the_slopes(
-        self, processed, write_pair
-    ):
+    def test_contrasts_that_drift_leave_the_brightness_alone(self, processed, write_pair):
         rng = np.random.default_rng(0)
         for synapse_id in ("1", "2", "3"):
-            means, drift = (
-                rng.uniform(114, 126, 100),
-                np.exp(rng.choice([-0.2, 0.2], 100).cumsum()).clip(0.2, 3),
-            )
+            means = rng.uniform(114, 126, 100)
+            drift = np.exp(rng.choice([-0.2, 0.2], 100).cumsum()).clip(0.2, 3)
             em = means + np.array([-30, 30])[:, None, None] * drift + np.zeros((2, 4, 1))
             write_pair(synapse_id, em.round().clip(1, 255).astype(np.uint8))
         found = numbers(run(processed())[0])
-        assert found["sectional_intensity_slope_half_width"]["withheld"] == ""
+        assert found["section_brightness_half_width"]["value"] == pytest.approx(0.05, rel=0.1)
+        assert found["section_contrast_half_width"]["value"] is None
+        assert "sections do not vary independently" in found["section_contrast_half_width"]["withheld"]
         assert found["section_contrast_autocorrelation"]["value"] > -0.2
-        assert found["section_contrast_change"]["value"] > 0.1
-        assert found["sectional_intensity_slope_half_width"]["value"] == pytest.approx(0.05, rel=0.1)
+        assert found["section_contrast_change"]["value"] > 0.1  # still told
 
     def test_one_chunk(self, processed, write_pair):
         write_pair("1")
         record, _ = run(processed())
         assert record["intervals"].startswith("none")
         assert {number["interval"] and 1 for number in numbers(record).values()} == {None}
-        assert numbers(record)["global_intensity_slope_half_width"]["withheld"] == "it takes two chunks"
+        for what in ("brightness", "contrast"):
+            assert numbers(record)[f"chunk_{what}_half_width"]["withheld"] == "it takes two chunks"
         assert values(record)["intensity_mean"] > 0
 
     def test_everything_blanked(self, processed, write_pair):
