@@ -1,7 +1,14 @@
-"""A processed data set in numbers: what to configure training with, how sure each is, what it is from."""
+"""A data set in numbers: what to configure training with, how sure each number is, and what it is from.
+
+All numbers follow from `chunks`, arrays with a row for each chunk; drawing rows gives the intervals. Some
+tell what the draws of SynapseCLR's augmenter (https://github.com/cellarium-ai/SynapseCLR) would have to be to
+make data look like these: it blanks sections at random, and multiplies intensities with uniform slopes around
+1, one per section and one per chunk.
+"""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,20 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from synprep import augmentation, estimates, execution, ledger, sections, storage
+from synprep import execution, labels, ledger, sections, storage
 from synprep.dataset import Dataset
-from synprep.errors import ChunkError, FailedChunksError, TableError, counted, listed
+from synprep.errors import ChunkError, FailedChunksError, StatisticsError, TableError, counted, listed
 from synprep.params import Fingerprint
 from synprep.paths import shown
 from synprep.table import VOLUME_COLUMNS
 
+_Chunks = Mapping[str, np.ndarray]
+_Record = Mapping[str, Any]
 
-class _Item(NamedTuple):
-    """A tensor to read, and which of its sections the table calls blanked."""
-
-    synapse_id: str
-    path: Path
-    is_blanked_z: np.ndarray
+_PIXELS = {"": "imaged pixels", "_with_blanks": "all pixels, blanked ones as 0"}
+_PIXELS |= {f"_{name}": f"imaged pixels with label {name}" for name in list(labels.NAMES.values())[1:]}
+_MODEL = "zero-truncated; see synprep.fingerprint"
+_HALF_WIDTH = "half-width of the uniform slopes that would alone give this {}; see synprep.fingerprint"
+_N_RESAMPLES = 1000
 
 
 def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
@@ -38,186 +46,396 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     Returns
     -------
     record : dict
-        The record `fingerprint.json`: the data set and its spacing, counts, seed, versions; `numbers`, see
-        `synprep.estimates.numbers`; `blanked` and `neighbours`, histograms that `synprep.figures` draws, with
-        what the models of `synprep.augmentation` expect.
+        What goes into `fingerprint.json`: data set, spacing, counts, seed, versions; `numbers` by group and
+        name, each with value and interval (None if withheld), the reason if so, how, and over how much;
+        `blanked` and `neighbours`, histograms for figures, with what models expect.
     failures : dict of str to str
         Reason by synapse id for each chunk that could not be read; it is left out of all numbers.
 
     Raises
     ------
     TableError
-        If `sections.csv` lacks a chunk of `meta.csv`, there is no chunk, or a parameter that is needed is not
-        known, since merged data sets differ in it.
+        If there is no chunk, `sections.csv` lacks one, or merged data sets differ in a parameter.
     FailedChunksError
         If no chunk could be read.
     """
-    by_id = _sections_by_id(data)
-    pixels, failures = _read(data, by_id, p)
-    read = data.meta[data.meta["synapse_id"].isin(pixels)]
-    rows = [by_id[synapse_id] for synapse_id in read["synapse_id"]]
-    chunks = {column: read[column].to_numpy() for column in VOLUME_COLUMNS.values()}
-    chunks |= _stacked(pixels[synapse_id] for synapse_id in read["synapse_id"])
-    chunks |= _stacked(_describe_sections(one) for one in rows)
-    numbers = estimates.numbers(chunks, p.seed)
-    record = _about(data, p, list(read["synapse_id"]), chunks) | {
+    tables = _tables_of_sections(data)
+    pixels, failures = _read(data, tables, p)
+    meta = data.meta[data.meta["synapse_id"].isin(pixels)]
+    ids = list(meta["synapse_id"])
+    tables = [tables[synapse_id] for synapse_id in ids]
+    known = [_describe(rows) for rows in tables]
+    chunks = {name: np.array([one[name] for one in known]) for name in known[0]}
+    chunks["pixels"] = np.array([pixels[synapse_id] for synapse_id in ids])
+    chunks |= {column: meta[column].to_numpy() for column in VOLUME_COLUMNS.values()}
+    numbers = _numbers(chunks, p.seed)
+    record = _about(data, p, ids, chunks) | {
         "numbers": numbers,
-        "blanked": _blanked_counts(chunks, rows, numbers["blanked_sections"]),
-        "neighbours": _ratio_counts(rows, numbers["section_variation"]),
+        "blanked": _count_blanked(chunks, tables, numbers["blanked_sections"]),
+        "neighbours": _count_ratios(tables, numbers["section_variation"]),
     }
     return record, failures
 
 
-def _sections_by_id(data: Dataset) -> dict[str, pd.DataFrame]:
-    by_id = dict(iter(data.sections.sort_values("z", kind="stable").groupby("synapse_id")))
-    lacking = [synapse_id for synapse_id in data.meta["synapse_id"] if synapse_id not in by_id]
+def _tables_of_sections(data: Dataset) -> dict[str, pd.DataFrame]:
+    tables = dict(iter(data.sections.sort_values("z", kind="stable").groupby("synapse_id")))
+    lacking = [synapse_id for synapse_id in data.meta["synapse_id"] if synapse_id not in tables]
     if lacking:
         raise TableError(f"{data.folder / 'sections.csv'}: has no sections of {listed(lacking)}")
     if data.meta.empty:
         raise TableError(f"{data.folder / 'meta.csv'}: lists no chunk")
-    return by_id
+    return tables
 
 
-def _read(
-    data: Dataset, by_id: Mapping[str, pd.DataFrame], p: Fingerprint
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
-    """Sums over the pixels of each chunk; failures."""
-    work = partial(_count, cutout=data.parameter("cutout_pixel_value"), inside=_label_rows(data))
+class _Item(NamedTuple):
+    """A tensor to read, and which of its sections the table calls blanked."""
+
+    synapse_id: str
+    path: Path
+    is_blanked_z: np.ndarray
+
+
+def _read(data: Dataset, tables: Mapping, p: Fingerprint) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Sums over the pixels of each chunk, and why others failed, by synapse id."""
+    work = partial(_sum_pixels, cutout=data.parameter("cutout_pixel_value"), rows=_label_rows(data))
     items = [
-        _Item(synapse_id, data.folder / filename, by_id[synapse_id]["is_blanked"].to_numpy())
+        _Item(synapse_id, data.folder / filename, tables[synapse_id]["is_blanked"].to_numpy())
         for synapse_id, filename in zip(data.meta["synapse_id"], data.meta["filename"], strict=True)
     ]
-    pixels, failures = {}, {}
-    for item, outcome in execution.attempt_all(work, items, "Reading", True, p.n_workers, p.scheduler):
-        if isinstance(outcome, ChunkError):
-            failures[item.synapse_id] = outcome.problem
-        else:
-            pixels[item.synapse_id] = outcome
-    if not pixels:
-        raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
-    return pixels, dict(sorted(failures.items()))
+    outcomes = execution.attempt_all(work, items, "Reading", True, p.n_workers, p.scheduler)
+    found = {item.synapse_id: outcome for item, outcome in outcomes}
+    failed = {key: found[key].problem for key in sorted(found) if isinstance(found[key], ChunkError)}
+    if len(failed) == len(found):
+        raise FailedChunksError(f"no chunk could be read: {listed(failed.values(), 3)}")
+    return {key: sums for key, sums in found.items() if key not in failed}, failed
 
 
 def _label_rows(data: Dataset) -> list[int]:
-    """Rows of `count_by_label` whose pixels were not zeroed by cutting the EM along labels."""
+    """Rows of `kernels.count_by_label` whose pixels were not zeroed by cutting the EM along labels."""
     if not data.parameters.get("cut_intensity_with_seg_masks"):
         return [0, 1, 2, 3, 4]
     return sorted({min(label, 4) for label in data.parameter("output_channel_desc")[0]})
 
 
-def _count(item: _Item, cutout: int, inside: Sequence[int]) -> dict[str, np.ndarray]:
-    """Number of pixels of a tensor, their sum and sum of squares by group."""
+def _sum_pixels(item: _Item, cutout: int, rows: Sequence[int]) -> np.ndarray:
+    """Number of pixels, sum and sum of squares of their intensities, for each of `_PIXELS`: (5, 3) int64."""
     from synprep import kernels  # loading the compiler takes a moment
 
     header = storage.read_header(item.path)
-    _check(header, item)
-    em_xyz, mask_xyz = storage.read_sections(item.path, header)
-    imaged, blanked = kernels.count_by_label(em_xyz, mask_xyz, item.is_blanked_z)
-    as_it_is = (imaged + blanked).sum(axis=0)
-    imaged[:, cutout] = 0
-    imaged[[row for row in range(5) if row not in inside]] = 0
-    groups = [imaged.sum(axis=0), as_it_is, *(imaged[label] for label in estimates.LABELS.values())]
-    powers = np.stack([sections.INTENSITIES**power for power in (0, 1, 2)])
-    return {f"pixels{end}": powers @ group for end, group in zip(estimates.PIXELS, groups, strict=True)}
-
-
-def _check(header: storage.Header, item: _Item) -> None:
     if header.dtype != np.uint8 or len(header.shape) != 4 or header.shape[0] != 2:
         kind = "must be uint8 with two channels, intensity and labels (c, x, y, z)"
         raise ChunkError(kind, f"it is {header.dtype} {header.shape}", item.path)
     if header.shape[3] != len(item.is_blanked_z):
         found = f"{len(item.is_blanked_z)} in sections.csv, {header.shape[3]} in the file"
         raise ChunkError("number of sections is not that of the table", found, item.path)
+    em_xyz, mask_xyz = storage.read_sections(item.path, header)
+    counts, blanked = kernels.count_by_label(em_xyz, mask_xyz, item.is_blanked_z)
+    imaged = np.zeros_like(counts)
+    imaged[rows] = sections.imaged(counts[rows], cutout)
+    groups = np.stack([imaged.sum(axis=0), (counts + blanked).sum(axis=0), *imaged[1:4]])
+    return groups @ np.stack([sections.INTENSITIES**power for power in (0, 1, 2)], axis=1)
 
 
-def _stacked(rows: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """One array per name, with a row for each chunk."""
-    rows = list(rows)
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def _describe_sections(rows: pd.DataFrame) -> dict[str, Any]:
-    """What is known of a chunk from the table of its sections, see `synprep.estimates`."""
-    usable = rows.loc[_is_usable(rows), ["mean", "std"]] / 255
+def _describe(rows: pd.DataFrame) -> dict[str, Any]:
+    """What is known of a chunk from the table of its sections; `_sums` are those of `_section_variation`."""
+    values, ratios = _usable(rows) / 255, _log_ratios(rows)
+    brightness, contrast = values[:, np.isfinite(values[0])]
+    products = ratios[:, :-1] * ratios[:, 1:]
+    parts = [np.isfinite(ratios), ratios**2, np.isfinite(products), products]
+    sums = np.stack([np.nansum(part, axis=1) for part in parts], axis=1)
     return {
         "n_sections": len(rows),
         "n_blanked": rows["is_blanked"].sum(),
-        "n_runs": len(augmentation.run_lengths(rows["is_blanked"].to_numpy())),
-        "brightness_sums": augmentation.ratio_sums(_log_ratios(rows, "mean")),
-        "contrast_sums": augmentation.ratio_sums(_log_ratios(rows, "std")),
-        "brightness": usable["mean"].mean(),
-        "contrast": math.sqrt((usable["std"] ** 2).mean()),
+        "n_runs": len(_run_lengths(rows["is_blanked"])),
+        "brightness": brightness.mean() if brightness.size else math.nan,
+        "contrast": math.sqrt((contrast**2).mean()) if contrast.size else math.nan,
+        "brightness_sums": sums[0],
+        "contrast_sums": sums[1],
     }
 
 
-def _is_usable(rows: pd.DataFrame) -> pd.Series:
-    return ~rows["is_blanked"] & (rows["mean"] > 0) & (rows["std"] > 0)
+def _usable(rows: pd.DataFrame) -> np.ndarray:
+    """Means and stds of a chunk's sections, (2, z); NaN for those that are blanked or lack one."""
+    values = rows[["mean", "std"]].to_numpy().T
+    return np.where(~rows["is_blanked"].to_numpy() & (values > 0).all(axis=0), values, np.nan)
 
 
-def _log_ratios(rows: pd.DataFrame, column: str) -> np.ndarray:
-    return augmentation.log_ratios(rows[column].to_numpy(), _is_usable(rows).to_numpy())
+def _log_ratios(rows: pd.DataFrame) -> np.ndarray:
+    """Log of each section's mean and std over the next one's, (2, z - 1); NaN where one is left out."""
+    logs = np.log(_usable(rows))
+    return logs[:, :-1] - logs[:, 1:]
 
 
-def _about(
-    data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def _run_lengths(is_blanked_z: Sequence[bool]) -> np.ndarray:
+    """Lengths of the runs of neighbours that are all blanked."""
+    edges = np.flatnonzero(np.diff([0, *is_blanked_z, 0]))
+    return edges[1::2] - edges[::2]
+
+
+def _about(data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: _Chunks) -> dict[str, Any]:
     """What the numbers are from."""
-    spacing = data.parameter("axial_to_sagittal_spacing")
+    n_chunks, intervals = len(synapse_ids), "none, since they come from drawing chunks and there is one"
+    if n_chunks > 1:
+        intervals = f"95 % from {_N_RESAMPLES} draws of {n_chunks} chunks with replacement, seed {p.seed}"
+        intervals += "; too narrow, since chunks are few" if n_chunks < 10 else ""
     return {
         "data_set": shown(data.folder),
         "synapse_ids": synapse_ids,
-        "n_chunks": len(synapse_ids),
+        "n_chunks": n_chunks,
         "n_sections": int(chunks["n_sections"].sum()),
         "n_blanked_sections": int(chunks["n_blanked"].sum()),
-        "axial_to_sagittal_spacing": spacing,
+        "axial_to_sagittal_spacing": data.parameter("axial_to_sagittal_spacing"),
         "spacing_xyz_nm": data.spacing_xyz_nm if "voxel_size_xy_nm" in data.parameters else None,
         "cutout_pixel_value": data.parameter("cutout_pixel_value"),
         "seed": p.seed,
-        "intervals": _about_intervals(len(synapse_ids), p.seed),
+        "intervals": intervals,
         **ledger.versions(),
     }
 
 
-def _about_intervals(n_chunks: int, seed: int) -> str:
-    if n_chunks == 1:
-        return "none, since they come from drawing chunks and there is one"
-    text = f"95 % from {augmentation.N_RESAMPLES} draws of {n_chunks} chunks with replacement, seed {seed}"
-    return text + ("; too narrow, since chunks are few" if n_chunks < 10 else "")
-
-
-def _blanked_counts(
-    chunks: Mapping[str, np.ndarray], rows: Sequence[pd.DataFrame], numbers: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _count_blanked(chunks: _Chunks, tables: Sequence[pd.DataFrame], numbers: _Record) -> dict[str, Any]:
     """Chunks by number of blanked sections, found and expected by the model; runs of these by length."""
     n_chunks = np.bincount(chunks["n_blanked"], minlength=4)
-    probability, rate = (numbers[name]["value"] for name in ("section_cutout_prob", "cutout_poisson_rate"))
-    most = len(n_chunks) - 1
-    model = rate and augmentation.expected_chunks(chunks["n_sections"], probability, rate, most)
-    lengths = np.concatenate([augmentation.run_lengths(one["is_blanked"].to_numpy()) for one in rows])
-    return {"n_chunks": n_chunks, "model": model, "n_runs": np.bincount(lengths, minlength=1)}
+    model = [numbers[name]["value"] for name in ("section_cutout_prob", "cutout_poisson_rate")]
+    expected = _expected_chunks(chunks["n_sections"], *model, len(n_chunks) - 1) if all(model) else None
+    lengths = np.concatenate([_run_lengths(rows["is_blanked"]) for rows in tables])
+    return {"n_chunks": n_chunks, "model": expected, "n_runs": np.bincount(lengths, minlength=1)}
 
 
-def _ratio_counts(rows: Sequence[pd.DataFrame], numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _count_ratios(tables: Sequence[pd.DataFrame], numbers: _Record) -> dict[str, Any]:
     """Histograms of neighbours' log ratios, outer bins with all beyond; and what slopes would give."""
-    ratios = {
-        name: np.concatenate([_log_ratios(one, column) for one in rows])
-        for name, column in (("brightness", "mean"), ("contrast", "std"))
-    }
-    ratios = {name: values[np.isfinite(values)] for name, values in ratios.items()}
-    changes = [numbers[f"section_{name}_change"]["value"] or 0.0 for name in ratios]
-    reach, n_pairs = 4 * max(changes) or 1.0, len(ratios["contrast"])
+    ratios = np.concatenate([_log_ratios(rows) for rows in tables], axis=1)
+    ratios = ratios[:, np.isfinite(ratios[0])]
+    n_pairs, whats = ratios.shape[1], ("brightness", "contrast")
+    reach = 4 * max(numbers[f"section_{what}_change"]["value"] or 0.0 for what in whats) or 1.0
     edges = np.linspace(-reach, reach, 2 * min(30, 3 + int(n_pairs ** (1 / 3))))
-    width = numbers["section_contrast_half_width"]["value"]
-    peak = n_pairs * (edges[1] - edges[0]) / (2 * width) if width else 0.0
+    counts = [np.histogram(values.clip(-reach, reach), edges)[0] for values in ratios]
+    width, model = numbers["section_contrast_half_width"]["value"], None
+    if width:  # the difference of two uniform draws has the shape of a triangle
+        peak = n_pairs * (edges[1] - edges[0]) / (2 * width)
+        model = {"log_ratio": [-2 * width, 0.0, 2 * width], "n": [0.0, peak, 0.0]}
+    found = {"n_section_pairs": n_pairs, "edges": edges, "brightness": counts[0], "contrast": counts[1]}
+    return found | {"model": model}
+
+
+class _Number(NamedTuple):
+    """How much of each chunk it is from (by unit), the value (NaN if unknown), how it is computed."""
+
+    over: dict[str, np.ndarray | None]
+    value: float
+    how: str
+    withheld: str = ""
+
+
+def _numbers(chunks: _Chunks, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """All numbers by group and name, with their intervals."""
+    intervals = _bootstrap(_values, chunks, seed)
     return {
-        "n_section_pairs": n_pairs,
-        "edges": edges,
-        **{name: np.histogram(values.clip(-reach, reach), edges)[0] for name, values in ratios.items()},
-        "model": {"log_ratio": [-2 * width, 0.0, 2 * width], "n": [0.0, peak, 0.0]} if width else None,
+        group: {name: _as_record(number, intervals.get(name)) for name, number in find(chunks).items()}
+        for group, find in _GROUPS.items()
     }
 
 
-def as_table(record: Mapping[str, Any], group: str) -> pd.DataFrame:
+def _values(chunks: _Chunks) -> dict[str, float]:
+    return {name: number.value for find in _GROUPS.values() for name, number in find(chunks).items()}
+
+
+def _as_record(number: _Number, interval: list[float] | None) -> dict[str, Any]:
+    withheld = number.withheld or ("" if math.isfinite(number.value) else "nothing to take it from")
+    return {
+        "value": None if withheld else float(number.value),
+        "interval": None if withheld else interval,
+        "withheld": withheld,
+        "how": number.how,
+        "over": {unit: int(n.sum()) for unit, n in number.over.items() if n is not None},
+    }
+
+
+def _intensity(chunks: _Chunks) -> dict[str, _Number]:
+    n_sections, found = chunks["n_sections"], {}
+    in_whole_sections = {"": n_sections - chunks["n_blanked"], "_with_blanks": n_sections}
+    for group, (end, pixels) in enumerate(_PIXELS.items()):
+        sums = chunks["pixels"][:, group]
+        over = {"chunks": sums[:, 0] > 0, "sections": in_whole_sections.get(end), "pixels": sums[:, 0]}
+        mean, std = sections.mean_and_std_of_sums(*sums.sum(axis=0))
+        found[f"intensity_mean{end}"] = _Number(over, mean / 255, f"mean of {pixels}, on 0..1")
+        found[f"intensity_std{end}"] = _Number(over, std / 255, f"standard deviation of {pixels}, on 0..1")
+    return found
+
+
+def _blanked_sections(chunks: _Chunks) -> dict[str, _Number]:
+    n_sections, n_blanked = chunks["n_sections"], chunks["n_blanked"]
+    # Of k blanked among n sections in random order each begins a run if it is first (probability 1/n), or
+    # else follows one that is not blanked ((n - 1)/n times (n - k)/(n - 1)).
+    n_expected = (n_blanked * (1 + n_sections - n_blanked) / n_sections).sum()
+    lengths = [n_blanked.sum() / n if n else math.nan for n in (chunks["n_runs"].sum(), n_expected)]
+    probability, rate, reason = _cutout_model(n_sections, n_blanked)
+    found = {
+        "blanked_chunk_fraction": ((n_blanked > 0).mean(), "share of chunks with blanked sections"),
+        "blanked_sections_per_chunk": (n_blanked.mean(), "mean number of blanked sections of a chunk"),
+        "blanked_run_length": (lengths[0], "mean length of runs of blanked sections"),
+        "blanked_run_length_if_independent": (lengths[1], "the same, had each chunk's lain anywhere"),
+        "section_cutout_prob": (probability, _MODEL, reason),
+        "cutout_poisson_rate": (rate, _MODEL, reason),
+    }
+    over = {"chunks": n_sections > 0, "sections": n_sections}
+    return {name: _Number(over, *number) for name, number in found.items()}
+
+
+def _section_variation(chunks: _Chunks) -> dict[str, _Number]:
+    found = {}
+    for what, values in (("brightness", "means"), ("contrast", "stds")):
+        sums = chunks[f"{what}_sums"]
+        pairs = {"chunks": sums[:, 0] > 0, "section pairs": sums[:, 0]}
+        triples = {"chunks": sums[:, 2] > 0, "section triples": sums[:, 2]}
+        n_ratios, squares, n_products, products = sums.sum(axis=0)
+        variance = squares / n_ratios if n_ratios else math.nan
+        correlation = products / n_products / variance if n_products and variance else math.nan
+        how = f"root mean square of neighbours' log ratios of {values}"
+        found[f"section_{what}_change"] = _Number(pairs, math.sqrt(variance), how)
+        how = f"of consecutive log ratios of {values}"
+        found[f"section_{what}_autocorrelation"] = _Number(triples, correlation, how)
+        width, reason = _slope_half_width(variance / 2), _dependence(correlation, n_products)
+        found[f"section_{what}_half_width"] = _Number(pairs, width, _HALF_WIDTH.format("change"), reason)
+    return found
+
+
+def _chunk_variation(chunks: _Chunks) -> dict[str, _Number]:
+    is_imaged, found = np.isfinite(chunks["brightness"]), {}
+    few = "it takes two chunks" if is_imaged.sum() < 2 else ""
+    for what, values in (("brightness", "means' mean"), ("contrast", "stds' root mean square")):
+        over, how = {"chunks": is_imaged}, f"standard deviation of the log of section {values}"
+        spread = math.nan if few else np.log(chunks[what][is_imaged]).std(ddof=1)
+        found[f"chunk_{what}_spread"] = _Number(over, spread, how, few)
+        how = _HALF_WIDTH.format("spread")
+        found[f"chunk_{what}_half_width"] = _Number(over, _slope_half_width(spread**2), how, few)
+    return found
+
+
+def _label_volumes(chunks: _Chunks) -> dict[str, _Number]:
+    found, percents = {}, (5, 25, 50, 75, 95)
+    over = {"chunks": np.ones(len(chunks["n_sections"]))}
+    for column in VOLUME_COLUMNS.values():
+        for percent, value in zip(percents, np.percentile(chunks[column], percents), strict=True):
+            found[f"{column}_p{percent:02}"] = _Number(over, value, f"{percent} % quantile, sagittal voxels")
+    return found
+
+
+_GROUPS = {
+    "intensity": _intensity,
+    "blanked_sections": _blanked_sections,
+    "section_variation": _section_variation,
+    "chunk_variation": _chunk_variation,
+    "label_volumes": _label_volumes,
+}
+
+
+def _cutout_model(n_sections: np.ndarray, n_blanked: np.ndarray) -> tuple[float, float, str]:
+    """Estimate `section_cutout_prob` p and `cutout_poisson_rate` r; NaN and the reason if not known.
+
+    A chunk is cut with probability p, and then each of its n sections is blanked with probability r / n. A
+    chunk that is cut loses any section with probability t = 1 - (1 - r/n)^n, so that
+
+        P(0) = 1 - p t,   P(k) = p C(n, k) (r/n)^k (1 - r/n)^(n-k) for k > 0
+
+    The share of chunks with blanked sections is p t, not p. Their mean count is r / t (zero-truncated; F. N.
+    David and N. L. Johnson, The truncated Poisson, Biometrics 8, 1952): r solves
+
+        sum of r / t_i over chunks with blanked sections = sum of their counts
+
+    and p is the number of these chunks over the sum of t_i over all; with equal depths these are the most
+    likely values. Were p above 1, then p = 1 and the mean count for r are. If no chunk has more than one
+    blanked section, any small r does, and only the product p r, the mean count, is known.
+    """
+    is_cut = n_blanked > 0
+    if not is_cut.any():
+        return math.nan, math.nan, "no chunk has a blanked section"
+    if n_blanked.max() == 1:
+        reason = "no chunk has more than one blanked section: only their mean number is known"
+        return math.nan, math.nan, reason
+    depths, n_cut = np.unique(n_sections[is_cut], return_counts=True)
+    low, rate = 0.0, float(depths.max())
+    for _ in range(40):
+        middle = (low + rate) / 2
+        is_low = (n_cut * middle / _any_blanked(depths, middle)).sum() < n_blanked.sum()
+        low, rate = (middle, rate) if is_low else (low, middle)
+    probability = is_cut.sum() / _any_blanked(n_sections, rate).sum()
+    return (1.0, n_blanked.mean(), "") if probability > 1 else (probability, rate, "")
+
+
+def _any_blanked(n_sections: np.ndarray, rate: float) -> np.ndarray:
+    """Probability that a chunk that is cut loses a section, t in `_cutout_model`."""
+    return 1 - (1 - np.minimum(rate / n_sections, 1)) ** n_sections
+
+
+def _expected_chunks(n_sections: np.ndarray, probability: float, rate: float, most: int) -> np.ndarray:
+    """Number of chunks with 0, 1, ... `most` blanked sections that `_cutout_model` expects."""
+    expected = np.zeros(most + 1)
+    for depth, n_chunks in zip(*np.unique(n_sections, return_counts=True), strict=True):
+        binomial = [_binomial(int(depth), k, rate / depth) for k in range(min(most, depth) + 1)]
+        expected[: len(binomial)] += n_chunks * probability * np.array(binomial)
+        expected[0] += n_chunks * (1 - probability)
+    return expected
+
+
+def _binomial(n: int, k: int, p: float) -> float:
+    """Probability of k among n; by logarithms, since the number of ways may be too great for a float."""
+    p = min(p, 1 - 1e-12)
+    log_ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(log_ways + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
+def _slope_half_width(variance: float) -> float:
+    """Half-width w of the uniform slopes, 1 -+ w, that alone would give this variance of a logarithm.
+
+    A slope multiplies mean and standard deviation alike. Its variance is w^2/3, and for small w that of its
+    logarithm too: a standard deviation of w/sqrt(3), within w^2/4 of itself. Tissue hardly changes from a
+    section to the next: the log ratio of neighbours is a difference of two draws, with twice the variance.
+    The mean of n sections' slopes adds w^2/n to the square of the half-width of chunks.
+
+    It is no limit. All else that varies counts as slope; sections that were shifted to one mean hide slopes
+    from the brightness, and those that were scaled to one mean from both.
+    """
+    return math.sqrt(3 * variance)
+
+
+def _dependence(autocorrelation: float, n_products: float) -> str:
+    """Say why sections cannot be taken to vary independently of their neighbours; empty if they can.
+
+    Of independent sections two consecutive log ratios, a - b and b - c, correlate by -1/2. If it is
+    -(1 - f)/2, half-widths are off by sqrt(1 - f): within 0.1 of -1/2 by a tenth at most, which is let
+    through. So are two standard errors, each sqrt(1/(2 n)) for n independent ones (M. S. Bartlett, On the
+    theoretical specification and sampling properties of autocorrelated time-series, 1946), and NaN, which
+    sections that are all alike have. With fewer than 13 even a correlation of 0 would be.
+    """
+    allowed = 0.1 + 2 * math.sqrt(0.5 / n_products) if n_products else math.inf
+    if allowed >= 0.5:
+        found = f"{n_products:.0f} triples"
+        return f"too few neighbouring sections ({found}) to see whether they vary independently"
+    if abs(autocorrelation + 0.5) > allowed:
+        found = f"{autocorrelation:.2f}, not by -0.5 (within {allowed:.2f})"
+        return f"sections do not vary independently: consecutive log ratios correlate by {found}"
+    return ""
+
+
+def _bootstrap(estimate: Callable, chunks: _Chunks, seed: int) -> dict[str, list[float]]:
+    """Low and high of 95 percent of what estimates would be with other chunks like these.
+
+    Percentile bootstrap (B. Efron, Bootstrap methods: another look at the jackknife, 1979). Chunks are drawn,
+    not sections, since those of one chunk resemble each other. No interval if there is one chunk, or if more
+    than a tenth of the resamples give no value.
+    """
+    n_chunks = len(next(iter(chunks.values())))
+    if n_chunks < 2:
+        return {}
+    rng = np.random.default_rng(seed % 2**64)
+    draws = (rng.integers(0, n_chunks, n_chunks) for _ in range(_N_RESAMPLES))
+    found = pd.DataFrame([estimate({name: rows[drawn] for name, rows in chunks.items()}) for drawn in draws])
+    known = found.loc[:, found.count() >= 0.9 * len(found)]
+    return {name: np.percentile(values.dropna(), [2.5, 97.5]).tolist() for name, values in known.items()}
+
+
+def as_table(record: _Record, group: str) -> pd.DataFrame:
     """Numbers of one group for a person to read.
 
     Parameters
@@ -232,20 +450,19 @@ def as_table(record: Mapping[str, Any], group: str) -> pd.DataFrame:
     DataFrame
         Index: name; columns value, low and high (float; NaN where there is none), and over.
     """
-    numbers = record["numbers"][group]
     rows = {
-        name: [number["value"], *(number["interval"] or [None, None]), _over_text(number["over"])]
-        for name, number in numbers.items()
+        name: [number["value"], *(number["interval"] or [None, None]), _amounts(number)]
+        for name, number in record["numbers"][group].items()
     }
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "over"])
     return table.astype({"value": float, "low": float, "high": float})
 
 
-def _over_text(over: Mapping[str, int]) -> str:
-    return ", ".join(counted(n, unit.rstrip("s")) for unit, n in over.items())
+def _amounts(number: _Record) -> str:
+    return ", ".join(counted(n, unit.rstrip("s")) for unit, n in number["over"].items())
 
 
-def blanked_table(record: Mapping[str, Any]) -> pd.DataFrame:
+def blanked_table(record: _Record) -> pd.DataFrame:
     """Number of chunks by number of blanked sections.
 
     Parameters
@@ -262,7 +479,7 @@ def blanked_table(record: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(columns).astype({"expected": float}).rename_axis("blanked sections")
 
 
-def withheld(record: Mapping[str, Any]) -> list[str]:
+def withheld(record: _Record) -> list[str]:
     """Say which numbers are withheld, and why.
 
     Parameters
@@ -276,7 +493,132 @@ def withheld(record: Mapping[str, Any]) -> list[str]:
         One text for each reason, with the names of its numbers.
     """
     names = {}
-    for name, number in (item for group in record["numbers"].values() for item in group.items()):
+    for name, number in _by_name(record).items():
         if number["withheld"]:
             names.setdefault(number["withheld"], []).append(name)
     return [f"{', '.join(same)}: withheld, {reason}" for reason, same in names.items()]
+
+
+def _by_name(record: _Record) -> dict[str, dict[str, Any]]:
+    return {name: number for group in record["numbers"].values() for name, number in group.items()}
+
+
+_ABOUT = """What the data decide of the configuration of SynapseCLR's augmenter. Data set: {data_set}. All
+numbers, and how each was computed, are in fingerprint.json. Intervals (in parentheses): {intervals}."""
+_SCALE = "Grey levels of the arrays (uint8) to 0..1."
+_CHECKPOINT = """A pretrained checkpoint wants the mean and standard deviation it was trained with instead
+(upstream 0.44 and 0.28). They also set what a model sees where pixels are masked: 0 becomes -mean/std, which
+is {masked:.2f} here and -1.57 upstream."""
+_SPACING = "z spacing over xy spacing: a parameter that the data set was made with, not measured."
+_NATURAL = """Natural rates: random changes of the augmenter that would make sections and chunks differ as
+these do. Do not paste them as they are. The data have these differences already, and the augmenter's come on
+top; and those are meant to be stronger than nature, so that a model learns to see through them: upstream
+trains with what is named last. Each slope is the uniform one that would alone give what is seen in brightness
+or in contrast: all else that varies counts as slope, and sections that were equalised hide slopes."""
+_RATES = {  # what is named, upstream's value, and the number that it is from
+    "section_cutout_prob": ("0.5", "section_cutout_prob"),
+    "cutout_poisson_rate": ("10", "cutout_poisson_rate"),
+    "sectional_intensity_slope_min/max from brightness": ("0.9/1.1", "section_brightness_half_width"),
+    "sectional_intensity_slope_min/max from contrast": ("0.9/1.1", "section_contrast_half_width"),
+    "global_intensity_slope_min/max from brightness": ("0.9/1.1", "chunk_brightness_half_width"),
+    "global_intensity_slope_min/max from contrast": ("0.9/1.1", "chunk_contrast_half_width"),
+}
+
+
+def configuration(record: _Record) -> str:
+    """Text of `augmenter.yaml`.
+
+    Parameters
+    ----------
+    record : mapping
+        See `run`.
+
+    Returns
+    -------
+    str
+        YAML with four keys: norm_scale, intensity_mean and intensity_std (of imaged pixels), and
+        axial_to_sagittal_spacing. What they are from, and the strengths of random changes that would make
+        data look so, are comments.
+
+    Raises
+    ------
+    StatisticsError
+        If there are no imaged pixels, or all have the same intensity.
+    """
+    numbers = _by_name(record)
+    mean, std = (_positive(name, numbers[name]["value"]) for name in ("intensity_mean", "intensity_std"))
+    parts = [
+        _comment(_ABOUT.format(**record)) + "\n",
+        _comment(_SCALE),
+        "norm_scale: 255.0\n",
+        _comment(_origin("Mean", "intensity_mean", numbers)),
+        f"intensity_mean: {_digits(mean, 6)}",
+        _comment(_origin("Standard deviation", "intensity_std", numbers)),
+        f"intensity_std: {_digits(std, 6)}",
+        _comment(_CHECKPOINT.format(masked=-mean / std)) + "\n",
+        _comment(_SPACING),
+        f"axial_to_sagittal_spacing: {_digits(record['axial_to_sagittal_spacing'])}\n",
+        _comment(_NATURAL),
+        *(_comment(_rate(what, *upstream, numbers), "    ") for what, upstream in _RATES.items()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def save_configuration(path: str | Path, record: _Record) -> str:
+    """Write `augmenter.yaml`, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to write or replace; its folder is made when missing.
+    record : mapping
+        See `run`.
+
+    Returns
+    -------
+    str
+        What was written, see `configuration`, which may raise as well.
+    """
+    text = configuration(record)
+    storage.save_bytes(path, text.encode())
+    return text
+
+
+def _positive(name: str, value: float | None) -> float:
+    if value is None or not math.isfinite(value) or value <= 0:
+        found = "not known" if value is None else f"{value:g}"
+        raise StatisticsError(
+            f"{name} is {found}, so there is no augmenter.yaml: the data set has no imaged pixels of "
+            "different intensity; look at cutout_pixel_value and cutout_threshold of preprocess"
+        )
+    return value
+
+
+def _digits(value: float, precision: int | None = None) -> str:
+    """Write a number so that YAML reads it as one, never with an exponent."""
+    return np.format_float_positional(value, precision, fractional=False, trim="0")
+
+
+def _origin(what: str, name: str, numbers: _Record) -> str:
+    number, with_blanks = numbers[name], numbers[f"{name}_with_blanks"]["value"]
+    text = f"{what} of imaged pixels on 0..1{_interval(number)}, from {_amounts(number)}."
+    return f"{text} Of all pixels, blanked ones as 0, it is {with_blanks:.4f}."
+
+
+def _interval(number: _Record) -> str:
+    return " ({:.4g} to {:.4g})".format(*number["interval"]) if number["interval"] else ""
+
+
+def _rate(what: str, upstream: str, name: str, numbers: _Record) -> str:
+    """Natural strength of one random change, beside upstream's."""
+    number, value = numbers[name], numbers[name]["value"]
+    if number["withheld"]:
+        return f"{what}: withheld, {number['withheld']}; upstream {upstream}"
+    bounds = f"{1 - value:.4f}/{1 + value:.4f}, half-width " if name.endswith("half_width") else ""
+    return f"{what}: {bounds}{value:.4g}{_interval(number)}; upstream {upstream}"
+
+
+def _comment(text: str, indent: str = "") -> str:
+    """Lines of a YAML comment, whatever is in the text."""
+    safe = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return "\n".join(f"# {line}" for line in textwrap.wrap(safe, 100, subsequent_indent=indent))

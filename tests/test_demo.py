@@ -5,7 +5,7 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from synprep import augmenter, dataset, demo, demo_results, fingerprint, pairing, params
+from synprep import dataset, demo, demo_results, fingerprint, pairing, params
 from synprep.synthetic import make_chunk
 from synprep.verify import check, verdict
 
@@ -69,7 +69,7 @@ def test_the_readme_shows_the_numbers_of_the_demonstration_data(project, capsys)
     data = dataset.load(project / "data/merged")
     record, _ = fingerprint.run(data, params.Fingerprint(proc_data_path="data/merged"))
     readme = (PROJECT / "README.md").read_text("utf-8")
-    for key, value in yaml.safe_load(augmenter.configuration(record)).items():
+    for key, value in yaml.safe_load(fingerprint.configuration(record)).items():
         assert f"\n{key}: {value} " in readme
     for value in record["numbers"]["intensity"]["intensity_mean"]["interval"]:
         assert f"{value:.4f}" in readme

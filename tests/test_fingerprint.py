@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synprep import augmentation, dataset, fingerprint, pairing, planning, preprocess, storage
+from synprep import dataset, fingerprint, pairing, planning, preprocess, storage
 from synprep.errors import FailedChunksError, TableError
 from synprep.params import Fingerprint, Preprocess
 
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    """Enough for an interval, and quick; `test_augmentation` sees to the rest."""
-    monkeypatch.setattr(augmentation, "N_RESAMPLES", 50)
+    """Enough for an interval, and quick; `test_fingerprint_models` sees to the rest."""
+    monkeypatch.setattr(fingerprint, "_N_RESAMPLES", 50)
 
 
 @pytest.fixture
@@ -205,6 +205,19 @@ def test_a_simulated_data_set_from_pixels_to_estimates(processed, write_pair):
         assert low < found[name]["value"] < high
 
 
+def test_the_model_of_neighbours_has_the_shape_of_the_data(processed, write_pair):
+    simulate(write_pair)
+    neighbours = run(processed())[0]["neighbours"]
+    edges, n_pairs = neighbours["edges"], neighbours["n_section_pairs"]
+    model = np.interp(
+        (edges[1:] + edges[:-1]) / 2, neighbours["model"]["log_ratio"], neighbours["model"]["n"]
+    )
+    assert model.sum() == pytest.approx(n_pairs, rel=0.02)
+    for what in ("brightness", "contrast"):
+        assert neighbours[what].sum() == n_pairs
+        assert np.abs(neighbours[what] - model).sum() < 0.2 * n_pairs
+
+
 def shifted(volume):
     return volume + 0.5 - volume.mean(axis=(0, 1))
 
@@ -354,7 +367,7 @@ def test_a_worker_elsewhere_can_do_it(three, processed):
     """What goes to a cluster can be pickled, and what comes back is small."""
     data = processed()
     item = fingerprint._Item("007", Path(data.folder, data.meta["filename"].iloc[0]), np.zeros(8, bool))
-    task = pickle.loads(pickle.dumps(partial(fingerprint._count, cutout=0, inside=[0, 1, 2, 3, 4])))
+    task = pickle.loads(pickle.dumps(partial(fingerprint._sum_pixels, cutout=0, rows=[0, 1, 2, 3, 4])))
     assert len(pickle.dumps(task(pickle.loads(pickle.dumps(item))))) < 5000
 
 

@@ -7,8 +7,6 @@ import pytest
 
 FLOORS = [
     {
-        "augmentation",
-        "augmenter",
         "errors",
         "kernels",
         "labels",
@@ -19,7 +17,7 @@ FLOORS = [
         "table",
         "volume",
     },
-    {"estimates", "execution", "pairing", "params", "storage"},
+    {"execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "demo", "ledger"},
     {"planning"},
     {"fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},

@@ -6,7 +6,7 @@ import math
 import pytest
 import yaml
 
-from synprep import augmenter
+from synprep import fingerprint
 from synprep.errors import StatisticsError
 
 KEYS = ["norm_scale", "intensity_mean", "intensity_std", "axial_to_sagittal_spacing"]
@@ -48,14 +48,14 @@ def record():
 
 
 def test_four_live_keys(record):
-    values = yaml.safe_load(augmenter.configuration(record))
+    values = yaml.safe_load(fingerprint.configuration(record))
     assert list(values) == KEYS
     assert list(values.values()) == [255.0, 0.456789, 0.16, 5.0]
     assert {type(value) for value in values.values()} == {float}
 
 
 def test_all_else_is_a_comment(record):
-    lines = augmenter.configuration(record).splitlines()
+    lines = fingerprint.configuration(record).splitlines()
     assert [line.split(":")[0] for line in lines if line and not line.startswith("#")] == KEYS
     assert max(map(len, lines)) <= 110
 
@@ -80,7 +80,7 @@ def test_all_else_is_a_comment(record):
     ],
 )
 def test_comments(record, text):
-    lines = augmenter.configuration(record).splitlines()
+    lines = fingerprint.configuration(record).splitlines()
     assert text in " ".join(" ".join(line.lstrip("# ") for line in lines).split())
 
 
@@ -89,7 +89,7 @@ def test_comments(record, text):
 def test_a_live_value_that_is_not_known_is_an_error(record, name, value):
     record["numbers"]["intensity"][name]["value"] = value
     with pytest.raises(StatisticsError, match=rf"^{name} is .*, so there is no augmenter\.yaml"):
-        augmenter.configuration(record)
+        fingerprint.configuration(record)
 
 
 @pytest.mark.parametrize(("value", "read"), [(1e-7, 1e-7), (1 / 3, 0.333333), (0.1, 0.1), (1.0, 1.0)])
@@ -97,7 +97,7 @@ def test_numbers_are_read_as_numbers(record, value, read):
     """An exponent without a dot would be read as text."""
     record["numbers"]["intensity"]["intensity_std"]["value"] = value
     record["axial_to_sagittal_spacing"] = 1e22 if value == 1 else value
-    values = yaml.safe_load(augmenter.configuration(record))
+    values = yaml.safe_load(fingerprint.configuration(record))
     assert values["intensity_std"] == read
     assert values["axial_to_sagittal_spacing"] == record["axial_to_sagittal_spacing"]
 
@@ -107,19 +107,36 @@ HOSTILE = "x\nintensity_mean: 9\r\nkey: 1\x85a: 1\u2028b: 1\x00\x07\ufeff\udcff:
 
 @pytest.mark.parametrize("where", ["data_set", "intervals", "withheld"])
 def test_no_text_becomes_a_key(record, where):
-    expected = yaml.safe_load(augmenter.configuration(record))
+    expected = yaml.safe_load(fingerprint.configuration(record))
     hostile = copy.deepcopy(record)
     if where == "withheld":
         hostile["numbers"]["blanked_sections"]["section_cutout_prob"] = number(None, HOSTILE, None)
     else:
         hostile[where] = HOSTILE
-    text = augmenter.configuration(hostile)
+    text = fingerprint.configuration(hostile)
     assert yaml.safe_load(text.encode()) == expected
 
 
 def test_everything_withheld(record):
     for group in ("blanked_sections", "section_variation", "chunk_variation"):
         record["numbers"][group] = {name: number(None, "a", None) for name in record["numbers"][group]}
-    text = augmenter.configuration(record)
+    text = fingerprint.configuration(record)
     assert list(yaml.safe_load(text)) == KEYS
     assert "nan" not in text.lower().split()
+
+
+def test_the_file_holds_the_text(record, tmp_path):
+    path = tmp_path / "reports" / "augmenter.yaml"
+    text = fingerprint.save_configuration(path, record)
+    assert text == fingerprint.configuration(record)
+    assert path.read_bytes() == text.encode()
+
+
+def test_a_file_that_is_there_stays_if_a_value_is_not_known(record, tmp_path):
+    path = tmp_path / "augmenter.yaml"
+    fingerprint.save_configuration(path, record)
+    before = path.read_bytes()
+    record["numbers"]["intensity"]["intensity_mean"]["value"] = None
+    with pytest.raises(StatisticsError):
+        fingerprint.save_configuration(path, record)
+    assert path.read_bytes() == before
