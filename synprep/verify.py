@@ -7,9 +7,8 @@ What a model needs follows SynapseCLR's public code and configuration, which rea
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,8 @@ CROP_SIZE = 192  # `final_crop_size`: pixels along x and y that the model sees
 CUTOUT_POISSON_RATE = 10.0  # `cutout_poisson_rate`: mean number of sections that are blanked at random
 
 _SEVERITIES = ["error", "unfit", "note"]
-_COLUMNS = ["synapse_id", "severity", "problem", "filename"]
+_Row = Mapping[str, Any]  # of meta.csv
+_Problem = tuple[str, str, str]  # severity, what is wrong, and what was found
 
 
 def check(
@@ -37,7 +37,7 @@ def check(
 ) -> pd.DataFrame:
     """Read every tensor once; find what is damaged, and what a model cannot train on.
 
-    Damaged is a file that is missing or cut short, that is not of the type and shape that it should have, or
+    Damaged is a file that is missing, cut short, or not of the type and shape that it should have, and one
     that does not hold what the tables say: volumes, blanked sections. Unfit is a chunk that SynapseCLR's
     augmenter refuses, misreads or makes blank: one with other than two channels, with x unlike y, of another
     shape than most, with no more sections than are blanked at random, with labels outside 0 to 3, or without
@@ -52,74 +52,77 @@ def check(
         sections, which is 38 where the spacing is 5. Of a smaller chunk the crop is all there is.
     cutout_poisson_rate : float
         Mean number of sections that the augmenter blanks, each with the probability rate / all sections.
-    show_progress : bool
-        Print a progress bar.
-    n_workers : int
-        Number of threads; 0: one per core.
-    scheduler : str
-        A Dask cluster instead, see `synprep.execution.attempt_all`.
+    show_progress, n_workers, scheduler : bool, int, str
+        See `synprep.execution.attempt_all`.
 
     Returns
     -------
     DataFrame
         A row per finding, sorted by severity, then synapse id. Columns, all text: synapse_id; severity: error
         (damaged), unfit, or note (nothing to mend); problem: what is wrong, after a colon what was found;
-        filename. See also `synprep.planning.group_problems`.
+        filename.
     """
     spacing = data.parameter("axial_to_sagittal_spacing")
-    crop_xyz = (crop_size, crop_size, max(1, int(crop_size // spacing)))
-    examine = partial(
-        _examine, folder=data.folder, spacing=spacing, crop_xyz=crop_xyz, rate=cutout_poisson_rate
-    )
+    examine = partial(_examine, spacing=spacing, crop_size=crop_size, rate=cutout_poisson_rate)
     work = execution.attempt_all(examine, _rows(data), "Verifying", show_progress, n_workers, scheduler)
-    findings, shapes = [*_of_tables(data), *_of_folder(data)], []
+    found, shapes = [*_of_tables(data)], []
     for row, outcome in work:
         if isinstance(outcome, ChunkError):
-            findings.append(_finding(row, "error", _text(outcome)))
+            found.append((row, ("error", *outcome.args[:2])))
         else:
             shapes.append((row, outcome[0]))
-            findings += [_finding(row, *found) for found in outcome[1]]
-    table = pd.DataFrame(findings + _of_shapes(shapes), columns=_COLUMNS, dtype="str")
-    order = table.assign(severity=table["severity"].map(_SEVERITIES.index)).sort_values(
-        ["severity", "synapse_id", "problem"], kind="stable"
-    )
-    return table.loc[order.index].reset_index(drop=True)
+            found += [(row, problem) for problem in outcome[1]]
+    rows = [
+        (row["synapse_id"], severity, f"{kind}: {detail}" if detail else kind, row["filename"])
+        for row, (severity, kind, detail) in [*found, *_of_shapes(shapes)]
+    ]
+    rows.sort(key=lambda row: (_SEVERITIES.index(row[1]), row[0], row[2]))
+    return pd.DataFrame(rows, columns=["synapse_id", "severity", "problem", "filename"], dtype="str")
 
 
 def _rows(data: Dataset) -> list[dict[str, Any]]:
-    """Rows of the table, each with the sections that are said to be blanked."""
+    """Rows of the table, each with the path, and the sections that are said to be blanked."""
     is_blanked = {key: rows["is_blanked"].to_numpy() for key, rows in data.sections.groupby("synapse_id")}
-    none = np.zeros(0, bool)
-    return [
-        row | {"is_blanked": is_blanked.get(row["synapse_id"], none)} for row in data.meta.to_dict("records")
-    ]
+    rows = data.meta.to_dict("records")
+    for row in rows:
+        row["path"] = data.folder / row["filename"]
+        row["is_blanked"] = is_blanked.get(row["synapse_id"], np.zeros(0, bool))
+    return rows
 
 
-def _finding(row: Mapping[str, Any], severity: str, problem: str) -> dict[str, str]:
-    return dict(zip(_COLUMNS, (row["synapse_id"], severity, problem, row["filename"]), strict=True))
+def _of_tables(data: Dataset) -> Iterator[tuple[_Row, _Problem]]:
+    for row in data.meta[data.meta["synapse_id"].duplicated()].to_dict("records"):
+        yield row, ("error", "synapse id is in the table more than once", "")
+    for synapse_id in sorted({*data.sections["synapse_id"]} - {*data.meta["synapse_id"]}):
+        row = {"synapse_id": synapse_id, "filename": ""}
+        yield row, ("error", "in the table of sections, but not in that of chunks", "")
+    for name in storage.unlisted_arrays(data.folder, data.meta["filename"]):
+        row = {"synapse_id": "", "filename": name}
+        yield row, ("note", "array file that the table does not list", name)
 
 
-def _text(error: ChunkError) -> str:
-    kind, detail, _ = error.args
-    return ": ".join(part for part in (kind, detail) if part)
+def _of_shapes(shapes: Sequence[tuple[_Row, tuple[int, ...]]]) -> Iterator[tuple[_Row, _Problem]]:
+    counts = Counter(shape for _, shape in shapes)
+    usual = max(counts, key=lambda shape: (counts[shape], shape), default=())
+    for row, shape in shapes:
+        if shape != usual:
+            yield row, ("unfit", "another shape than most chunks", f"{shape}, most have {usual}")
 
 
-def _examine(
-    row: Mapping[str, Any], folder: Path, spacing: float, crop_xyz: tuple[int, int, int], rate: float
-) -> tuple[tuple[int, ...], list[tuple[str, str]]]:
-    """Read one tensor; return its shape, and severity and text of each problem."""
+def _examine(row: _Row, spacing: float, crop_size: int, rate: float) -> tuple[tuple, list[_Problem]]:
+    """Read one tensor; return its shape, and its problems."""
     from synprep import kernels  # loading the compiler takes a moment
 
-    path = folder / row["filename"]
-    header = storage.read_header(path)
+    header = storage.read_header(row["path"])
     _require_tensor(header, row["filename"])
-    tensor_cxyz = storage.read_sections(path, header)
-    counts = kernels.count(tensor_cxyz[labels.MASK_CHANNEL]).sum(axis=0)
+    tensor_cxyz = storage.read_sections(row["path"], header)
+    mask_xyz = tensor_cxyz[labels.MASK_CHANNEL]
+    counts = kernels.count(mask_xyz).sum(axis=0)
     is_imaged_z = np.bitwise_or.reduce(tensor_cxyz[:-1].reshape(-1, header.shape[-1]), axis=0) > 0
-    damage = [*_wrong_volumes(row, counts, spacing), *_wrong_sections(row, is_imaged_z)]
-    unfit = [*_unfit_shape(header.shape, rate), *_unfit_labels(counts)]
-    unfit += _unfit_cleft(tensor_cxyz[labels.MASK_CHANNEL], is_imaged_z, crop_xyz)
-    return header.shape, [("error", text) for text in damage] + [("unfit", text) for text in unfit]
+    crop_xyz = (crop_size, crop_size, max(1, int(crop_size // spacing)))
+    problems = [*_damage(row, volume.label_volumes(counts, spacing), is_imaged_z)]
+    problems += [*_unfit(header.shape, counts, rate), *_unfit_cleft(mask_xyz, is_imaged_z, crop_xyz)]
+    return header.shape, problems
 
 
 def _require_tensor(header: storage.Header, filename: str) -> None:
@@ -133,72 +136,42 @@ def _require_tensor(header: storage.Header, filename: str) -> None:
         raise ChunkError("not of the shape that its name says", found)
 
 
-def _wrong_volumes(row: Mapping[str, Any], counts: np.ndarray, spacing: float) -> Iterator[str]:
-    volumes = volume.label_volumes(counts, spacing)
+def _damage(row: _Row, volumes: Mapping[int, float], is_imaged_z: np.ndarray) -> Iterator[_Problem]:
     for label, column in VOLUME_COLUMNS.items():
         if not math.isclose(volumes[label], row[column]):
-            yield f"{column} is not that of the table: {volumes[label]}, {row[column]}"
-
-
-def _wrong_sections(row: Mapping[str, Any], is_imaged_z: np.ndarray) -> Iterator[str]:
+            yield "error", f"{column} is not that of the table", f"{volumes[label]}, {row[column]}"
     is_blanked_z = row["is_blanked"]
     if len(is_blanked_z) != len(is_imaged_z) or is_blanked_z.sum() != row["n_cutout_sections"]:
-        yield "the tables of chunks and sections do not agree"
+        yield "error", "the tables of chunks and sections do not agree", ""
     elif (is_imaged_z & is_blanked_z).any():
-        yield f"sections are not blank: z = {np.flatnonzero(is_imaged_z & is_blanked_z).tolist()}"
+        yield "error", "sections are not blank", f"z = {np.flatnonzero(is_imaged_z & is_blanked_z).tolist()}"
 
 
-def _unfit_shape(shape_cxyz: tuple[int, ...], rate: float) -> Iterator[str]:
+def _unfit(shape_cxyz: tuple[int, ...], counts: np.ndarray, rate: float) -> Iterator[_Problem]:
     n_channels, n_x, n_y, n_sections = shape_cxyz
     if n_channels != 2:
-        yield f"not two channels: {n_channels}"
+        yield "unfit", "not two channels", f"{n_channels}"
     if n_x != n_y:
-        yield f"x and y differ: {n_x}, {n_y}"
+        yield "unfit", "x and y differ", f"{n_x}, {n_y}"
     if n_sections <= rate:
-        yield f"no more sections than cutout_poisson_rate: {n_sections}, {rate:g}"
-
-
-def _unfit_labels(counts: np.ndarray) -> Iterator[str]:
-    unknown = np.flatnonzero(counts[4:]) + 4
-    if unknown.size:
-        yield f"labels outside 0 to 3: {listed(unknown, 10)}"
+        yield "unfit", "no more sections than cutout_poisson_rate", f"{n_sections}, {rate:g}"
+    if counts[4:].any():
+        yield "unfit", "labels outside 0 to 3", listed(np.flatnonzero(counts[4:]) + 4, 10)
 
 
 def _unfit_cleft(
-    mask_xyz: np.ndarray, is_imaged_z: np.ndarray, crop_xyz: tuple[int, int, int]
-) -> Iterator[str]:
+    mask_xyz: np.ndarray, is_imaged_z: np.ndarray, crop_xyz: Sequence[int]
+) -> Iterator[_Problem]:
     bounds = [volume.crop_bounds(n, 1, n_crop) for n, n_crop in zip(mask_xyz.shape, crop_xyz, strict=True)]
     x, y, z = (slice(*bound) for bound in bounds)
     has_cleft_z = (mask_xyz[x, y, z] == labels.CLEFT).any(axis=(0, 1))
     central = " x ".join(map(str, crop_xyz))
     if not (mask_xyz == labels.CLEFT).any():
-        yield "no cleft voxel"
+        yield "unfit", "no cleft voxel", ""
     elif not has_cleft_z.any():
-        yield f"no cleft voxel in the central {central}"
+        yield "unfit", f"no cleft voxel in the central {central}", ""
     elif not (has_cleft_z & is_imaged_z[z]).any():
-        yield f"no cleft voxel in an imaged section of the central {central}"
-
-
-def _of_shapes(shapes: list[tuple[Mapping[str, Any], tuple[int, ...]]]) -> list[dict[str, str]]:
-    """Find the chunks that have another shape than most."""
-    counts = Counter(shape for _, shape in shapes)
-    usual = max(counts, key=lambda shape: (counts[shape], shape), default=())
-    text = "another shape than most chunks: {}, most have {}"
-    return [_finding(row, "unfit", text.format(shape, usual)) for row, shape in shapes if shape != usual]
-
-
-def _of_tables(data: Dataset) -> Iterator[dict[str, str]]:
-    for row in data.meta[data.meta["synapse_id"].duplicated()].to_dict("records"):
-        yield _finding(row, "error", "synapse id is in the table more than once")
-    for synapse_id in sorted({*data.sections["synapse_id"]} - {*data.meta["synapse_id"]}):
-        row = {"synapse_id": synapse_id, "filename": ""}
-        yield _finding(row, "error", "in the table of sections, but not in that of chunks")
-
-
-def _of_folder(data: Dataset) -> Iterator[dict[str, str]]:
-    for name in storage.unlisted_arrays(data.folder, data.meta["filename"]):
-        row = {"synapse_id": "", "filename": name}
-        yield _finding(row, "note", f"array file that the table does not list: {name}")
+        yield "unfit", f"no cleft voxel in an imaged section of the central {central}", ""
 
 
 def verdict(findings: pd.DataFrame, data: Dataset) -> str:
@@ -207,7 +180,7 @@ def verdict(findings: pd.DataFrame, data: Dataset) -> str:
     Parameters
     ----------
     findings : DataFrame
-        What `check` has found.
+        What `check` has found; notes do not count.
     data : Dataset
         The data set that was checked.
 
@@ -215,7 +188,7 @@ def verdict(findings: pd.DataFrame, data: Dataset) -> str:
     -------
     str
         Such as ``"ready for training: 12 chunks of shape (2, 256, 256, 52)"``, or ``"not ready for training:
-        1 of 12 chunks: no cleft voxel (1000379)"``. Notes do not count.
+        1 of 12 chunks: no cleft voxel (1000379)"``.
     """
     if data.meta.empty:
         return "not ready for training: the table lists no chunk"
