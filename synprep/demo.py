@@ -2,31 +2,20 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from synprep import execution, storage
-from synprep.pairing import Sources
+from synprep import execution, merge, pairing, planning, preprocess, storage
+from synprep.params import Chunks, Fingerprint, Inspect, Merge, Preprocess
 from synprep.paths import resolve
 from synprep.synthetic import make_chunk
 
 
 @dataclass(frozen=True)
-class DemoChunk:
-    """How one chunk is made.
-
-    Parameters
-    ----------
-    synapse_id : str
-        Synapse id; the number that it spells is the seed.
-    shape_xyz : tuple of int
-        Shape.
-    black_sections : tuple of int
-        Sections that are wholly cut out.
-    cut_sections : tuple of (int, int)
-        Sections that are partly cut out, and how many of their pixels.
-    """
+class _DemoChunk:
+    """One chunk; its seed is the number in its id. Of a section that is partly cut: z, number of pixels."""
 
     synapse_id: str
     shape_xyz: tuple[int, int, int]
@@ -35,18 +24,10 @@ class DemoChunk:
 
 
 @dataclass(frozen=True)
-class DemoSet:
-    """A demonstration data set; its folder is `data/<name>`.
+class _DemoSet:
+    """A raw data set, in `data/<name>`, and the patterns that its file names fit."""
 
-    Parameters
-    ----------
-    chunks : tuple of DemoChunk
-        Its chunks.
-    em_filename_pattern, mask_filename_pattern : str
-        Patterns that its file names fit.
-    """
-
-    chunks: tuple[DemoChunk, ...]
+    chunks: tuple[_DemoChunk, ...]
     em_filename_pattern: str = "{synapse_id}.npy"
     mask_filename_pattern: str = "{synapse_id}_mask.npy"
 
@@ -54,49 +35,38 @@ class DemoSet:
 # With 160 x 160 pixels the usual threshold of 1 % is 256 pixels: one section is just below it, one exactly at
 # it, one just above. The last chunk has the standard size, where 1 % is 655.36 pixels.
 _DEMO_CHUNKS = (
-    DemoChunk("0001007", (160, 160, 64), black_sections=(30,), cut_sections=((9, 9000),)),
-    DemoChunk("1000348", (160, 160, 64), cut_sections=((28, 255), (34, 257))),
-    DemoChunk("1000379", (160, 160, 64), black_sections=(3, 4, 5), cut_sections=((29, 256),)),
-    DemoChunk("1000412", (160, 160, 64)),
-    DemoChunk("1000550", (160, 160, 64), black_sections=(26, 27), cut_sections=((50, 1200),)),
-    DemoChunk("1000623", (256, 256, 256), (40, 41, 110, 111), ((125, 655), (140, 656), (200, 20000))),
+    _DemoChunk("0001007", (160, 160, 64), black_sections=(30,), cut_sections=((9, 9000),)),
+    _DemoChunk("1000348", (160, 160, 64), cut_sections=((28, 255), (34, 257))),
+    _DemoChunk("1000379", (160, 160, 64), black_sections=(3, 4, 5), cut_sections=((29, 256),)),
+    _DemoChunk("1000412", (160, 160, 64)),
+    _DemoChunk("1000550", (160, 160, 64), black_sections=(26, 27), cut_sections=((50, 1200),)),
+    _DemoChunk("1000623", (256, 256, 256), (40, 41, 110, 111), ((125, 655), (140, 656), (200, 20000))),
 )
 _SMALL_CHUNKS = (
-    DemoChunk("0001007", (96, 96, 64), black_sections=(32,)),
-    DemoChunk("1000348", (96, 96, 64), cut_sections=((29, 92), (34, 93))),
-    DemoChunk("1000379", (96, 96, 64), black_sections=(2, 3)),
-    DemoChunk("1000412", (96, 96, 64), cut_sections=((31, 2500),)),
-    DemoChunk("1000550", (96, 96, 64)),
-    DemoChunk("1000623", (96, 96, 64), black_sections=(28, 33)),
+    _DemoChunk("0001007", (96, 96, 64), black_sections=(32,)),
+    _DemoChunk("1000348", (96, 96, 64), cut_sections=((29, 92), (34, 93))),
+    _DemoChunk("1000379", (96, 96, 64), black_sections=(2, 3)),
+    _DemoChunk("1000412", (96, 96, 64), cut_sections=((31, 2500),)),
+    _DemoChunk("1000550", (96, 96, 64)),
+    _DemoChunk("1000623", (96, 96, 64), black_sections=(28, 33)),
 )
 SETS = {
-    "demo": DemoSet(_DEMO_CHUNKS),
-    "ds1": DemoSet(_SMALL_CHUNKS[:4]),
-    "ds2": DemoSet(_SMALL_CHUNKS[2:], "*_raw_{synapse_id}.npy", "*_masks_{synapse_id}_mask.npy"),
+    "demo": _DemoSet(_DEMO_CHUNKS),
+    "ds1": _DemoSet(_SMALL_CHUNKS[:4]),
+    "ds2": _DemoSet(_SMALL_CHUNKS[2:], "*_raw_{synapse_id}.npy", "*_masks_{synapse_id}_mask.npy"),
 }
 
-MERGED = "data/merged"
+_MERGED = "data/merged"
 
 # Input paths that the notebooks make when they are missing.
 PATHS = (
     *(f"data/{name}/{path}" for name in SETS for path in ("em", "mask", "processed", "processed/meta.csv")),
-    MERGED,
+    _MERGED,
 )
 
 
 def parameters(name: str) -> dict[str, str]:
-    """Parameters of a demonstration set.
-
-    Parameters
-    ----------
-    name : str
-        Key of `SETS`.
-
-    Returns
-    -------
-    dict of str to str
-        Values of the folder and pattern parameters by name, for any record that takes them.
-    """
+    """Values of the folder and pattern parameters for a set of `SETS`, for any record that takes them."""
     return {
         "raw_em_data_path": f"data/{name}/em",
         "raw_mask_data_path": f"data/{name}/mask",
@@ -106,40 +76,61 @@ def parameters(name: str) -> dict[str, str]:
     }
 
 
-def make_missing(sources: Sources, show_progress: bool = True) -> None:
-    """Make the demonstration sets that the parameters point at, where their folders do not exist yet.
+def make_missing(p: Any, show_progress: bool = True) -> None:
+    """Make the demonstration sets that a notebook reads, where they do not exist yet.
 
     Parameters
     ----------
-    sources : Sources
-        A record with absolute paths; folders that are not of a demonstration set are left alone.
+    p : record of `synprep.params`
+        Raw sets are made for every record that names their folders; processed and merged ones for those that
+        read them. Folders that are not of a demonstration set are left alone.
     show_progress : bool
-        Print a progress bar, and at the end one line, the same whether anything was missing or not.
+        Print a progress bar of a raw set, and at the end one line, the same whether anything was missing or
+        not. Of processed and merged sets nothing is printed.
     """
-    wanted = {sources.raw_em_data_path, sources.raw_mask_data_path}
-    for name, demo_set in SETS.items():
-        folders = {resolve(f"data/{name}/{kind}") for kind in ("em", "mask")}
-        if wanted & folders:
-            missing = () if all(map(os.path.isdir, folders)) else demo_set.chunks
-            what = f"Demonstration data in data/{name}"
-            _make(name, execution.track(missing, len(demo_set.chunks), what, show_progress))
+    if isinstance(p, Chunks):
+        for name in SETS:
+            folders = {resolve(f"data/{name}/{kind}") for kind in ("em", "mask")}
+            if folders & {p.raw_em_data_path, p.raw_mask_data_path}:
+                _make_raw(name, show_progress)
+    if isinstance(p, Inspect | Fingerprint):
+        _make_processed([p.proc_data_path])
+    if isinstance(p, Merge):
+        _make_processed(p.meta_list)
 
 
-def _make(name: str, chunks: Iterable[DemoChunk]) -> None:
+def _make_raw(name: str, show_progress: bool) -> None:
     """Write a set under a temporary name and rename its folders, so that a set that is there is whole."""
-    folder = Path(resolve(f"data/{name}"))
+    folder, demo_set = Path(resolve(f"data/{name}")), SETS[name]
+    patterns = {"em": demo_set.em_filename_pattern, "mask": demo_set.mask_filename_pattern}
+    missing = () if all((folder / kind).is_dir() for kind in patterns) else demo_set.chunks
     temporary = folder / f".making-{os.getpid()}"
-    for chunk in chunks:
-        em_xyz, mask_xyz = make_chunk(
-            int(chunk.synapse_id), chunk.shape_xyz, chunk.black_sections, chunk.cut_sections
-        )
-        storage.save_array(temporary / "em" / _filename(SETS[name].em_filename_pattern, chunk), em_xyz)
-        storage.save_array(temporary / "mask" / _filename(SETS[name].mask_filename_pattern, chunk), mask_xyz)
-    for kind in ("em", "mask"):
+    what = f"Demonstration data in data/{name}"
+    for one in execution.track(missing, len(demo_set.chunks), what, show_progress):
+        arrays = make_chunk(int(one.synapse_id), one.shape_xyz, one.black_sections, one.cut_sections)
+        for kind, array in zip(patterns, arrays, strict=True):
+            filename = patterns[kind].replace("{synapse_id}", one.synapse_id)
+            filename = filename.replace("*", "data_MICrONS__L23__8_8_40_")
+            storage.save_array(temporary / kind / filename, array)
+    for kind in patterns:
         if (temporary / kind).is_dir() and not (folder / kind).exists():
             os.rename(temporary / kind, folder / kind)
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _filename(pattern: str, chunk: DemoChunk) -> str:
-    return pattern.replace("{synapse_id}", chunk.synapse_id).replace("*", "data_MICrONS__L23__8_8_40_")
+def _make_processed(paths: Sequence[str]) -> None:
+    """Make the processed and merged sets whose tables, or the tables' folders, have these paths."""
+    for name in SETS:
+        if _is_missing(f"data/{name}/processed", paths):
+            p = Preprocess(**parameters(name))
+            _make_raw(name, show_progress=False)
+            preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
+    if _is_missing(_MERGED, paths):
+        _make_processed(Merge().meta_list)
+        merge.run(Merge(), show_progress=False)
+
+
+def _is_missing(folder: str, paths: Sequence[str]) -> bool:
+    folder = resolve(folder)
+    meta_path = os.path.join(folder, "meta.csv")
+    return bool({folder, meta_path} & {*paths}) and not os.path.exists(meta_path)

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from synprep import dataset, demo, demo_results, fingerprint, pairing, params
+from synprep import dataset, demo, fingerprint, pairing, params
 from synprep.synthetic import make_chunk
 from synprep.verify import check, verdict
 
@@ -46,28 +46,35 @@ def test_a_set_that_is_there_is_left_alone_and_the_line_is_the_same(project, cap
     assert not (project / "data/ds1/em/1000379.npy").exists()
 
 
-def test_processed_sets_are_made_by_folder_or_table(project):
-    demo_results.make_missing([str(project / "data" / "mine")])
+def test_processed_sets_are_made_by_folder_or_table(project, capsys):
+    demo.make_missing(params.Inspect(proc_data_path="data/mine"))
     assert not (project / "data").exists()
-    demo_results.make_missing(
-        [str(project / "data/ds1/processed"), str(project / "data/ds2/processed/meta.csv")]
-    )
+    demo.make_missing(params.Inspect(proc_data_path="data/ds1/processed"))
+    demo.make_missing(params.Merge(meta_list=["data/mine/meta.csv", "data/ds2/processed/meta.csv"]))
     for name in ("ds1", "ds2"):
         assert (project / "data" / name / "processed" / "sections.csv").exists()
     assert not (project / "data/demo").exists()
     assert not (project / "data/merged").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_what_preprocess_writes_is_not_made(project):
+    demo.make_missing(params.Preprocess(**demo.parameters("ds1")), show_progress=False)
+    assert (project / "data/ds1/em").is_dir()
+    assert not (project / "data/ds1/processed").exists()
 
 
 def test_the_merged_set_is_made_with_what_it_needs(project, capsys):
-    demo_results.make_missing([str(project / "data/merged")])
+    demo.make_missing(params.Fingerprint(proc_data_path="data/merged"))
     assert len(dataset.load(project / "data/merged").meta) == 6
     assert capsys.readouterr().out == ""
 
 
 def test_the_readme_shows_the_numbers_of_the_demonstration_data(project, capsys):
-    demo_results.make_missing([str(project / "data/merged")])
-    data = dataset.load(project / "data/merged")
-    record, _ = fingerprint.run(data, params.Fingerprint(proc_data_path="data/merged"))
+    p = params.Fingerprint(proc_data_path="data/merged")
+    demo.make_missing(p)
+    data = dataset.load(p.proc_data_path)
+    record, _ = fingerprint.run(data, p)
     readme = (PROJECT / "README.md").read_text("utf-8")
     for key, value in yaml.safe_load(fingerprint.configuration(record)).items():
         assert f"\n{key}: {value} " in readme

@@ -18,10 +18,10 @@ FLOORS = [
         "volume",
     },
     {"execution", "pairing", "params", "storage"},
-    {"chunk", "dataset", "demo", "ledger"},
+    {"chunk", "dataset", "ledger"},
     {"planning"},
     {"fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},
-    {"demo_results", "figures"},
+    {"demo", "figures"},
     {"widgets"},
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "synprep"
