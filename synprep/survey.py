@@ -185,7 +185,7 @@ def strip(surveyed: Surveyed, pairs: Sequence[Pair], p: CutoutHistogram, n_secti
     Returns
     -------
     DataFrame
-        synapse_id, z (full depth), cutout_fraction, em ((x, y) uint8 ndarray); in the order of the fraction.
+        synapse_id, z (full depth), cutout_fraction, is_blanked, em ((x, y) uint8 ndarray); by the fraction.
 
     Raises
     ------
@@ -193,12 +193,12 @@ def strip(surveyed: Surveyed, pairs: Sequence[Pair], p: CutoutHistogram, n_secti
         If a file cannot be read any more.
     """
     z = surveyed.sections.groupby("synapse_id", sort=False).cumcount()
-    columns = surveyed.sections[["synapse_id", "cutout_fraction"]].assign(z=z)
+    columns = surveyed.sections[["synapse_id", "cutout_fraction", "is_blanked"]].assign(z=z)
     fractions = columns["cutout_fraction"].to_numpy()
     nearest = columns.iloc[sections.nearest_to_threshold(fractions, p.cutout_threshold, n_sections)]
     paths = {pair.synapse_id: pair.em_path for pair in pairs}
     em = [chunk.load_section(paths[one.synapse_id], one.z) for one in nearest.itertuples()]
-    return nearest[["synapse_id", "z", "cutout_fraction"]].assign(em=em).reset_index(drop=True)
+    return nearest[["synapse_id", "z", "cutout_fraction", "is_blanked"]].assign(em=em).reset_index(drop=True)
 
 
 def intensity_report(surveyed: Surveyed, p: IntensityHistogram) -> dict[str, Any]:

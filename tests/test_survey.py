@@ -56,9 +56,9 @@ def test_cutout_classes(surveyed):
 def test_strip_shows_what_the_threshold_decides(surveyed, tmp_path):
     found, p = surveyed(CutoutHistogram, cutout_threshold=0.25)
     strip = survey.strip(found, pairing.find(p).pairs, p, n_sections=1)
-    assert strip[["synapse_id", "z", "cutout_fraction"]].to_numpy().tolist() == [
-        ["one", 7, 0.25],
-        ["two", 3, 0.5],
+    assert strip[["synapse_id", "z", "cutout_fraction", "is_blanked"]].to_numpy().tolist() == [
+        ["one", 7, 0.25, False],
+        ["two", 3, 0.5, True],
     ]
     assert strip["em"][0].tolist() == [[0, 100], [100, 100]]
     assert strip["em"][1].tolist() == [[0, 0], [50, 50]]
