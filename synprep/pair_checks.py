@@ -27,17 +27,7 @@ COARSE_SPACING = 2.0
 
 @dataclass(frozen=True)
 class PairMeasures:
-    """What is measured on a raw pair; NaN where there is too little to measure.
-
-    Parameters
-    ----------
-    boundary_contrast, relative_contrast : float
-        See `boundary_contrast`.
-    correlation_x, correlation_y, correlation_z : float
-        See `neighbour_correlations`.
-    cleft_ratio : float
-        See `cleft_ratio`.
-    """
+    """What is measured on a raw pair; NaN where there is too little to measure."""
 
     boundary_contrast: float
     relative_contrast: float
@@ -48,22 +38,11 @@ class PairMeasures:
 
 
 def measure(em_xyz: np.ndarray, mask_xyz: np.ndarray, cutout_pixel_value: int = 0) -> PairMeasures:
-    """Measure a raw pair; of a deep one `N_SECTIONS` evenly spread sections.
+    """Measure a raw pair: a whole chunk, (x, y, z) uint8, with the standard label values.
 
-    Parameters
-    ----------
-    em_xyz : (x, y, z) uint8 ndarray
-        EM of the whole chunk.
-    mask_xyz : (x, y, z) uint8 ndarray
-        Mask with the standard label values; values other than 1, 2 and 3 are background.
-    cutout_pixel_value : int
-        Intensity of pixels where nothing was imaged or aligned; they are left out. What is imaged of a partly
-        cut section counts: with the axes out of order a black section is a cut in every plane.
-
-    Returns
-    -------
-    PairMeasures
-        Numbers, for `warnings`.
+    Of a deep one `N_SECTIONS` evenly spread sections are looked at. Pixels of the intensity
+    `cutout_pixel_value` are left out, but what is imaged of a partly cut section counts: with the axes out of
+    order a black section is a cut in every plane.
     """
     has_label_z, has_image_z = mask_xyz.any(axis=(0, 1)), (em_xyz != cutout_pixel_value).any(axis=(0, 1))
     z = _spread(has_label_z & has_image_z)
@@ -75,17 +54,8 @@ def measure(em_xyz: np.ndarray, mask_xyz: np.ndarray, cutout_pixel_value: int = 
 def warnings(measures: PairMeasures, axial_to_sagittal_spacing: float) -> list[str]:
     """Say which numbers of a raw pair are not as they should be, and what that means.
 
-    Parameters
-    ----------
-    measures : PairMeasures
-        See `measure`; a number that is NaN gives no warning.
-    axial_to_sagittal_spacing : float
-        z spacing / xy spacing. Below `COARSE_SPACING` the correlations do not tell which axis is z.
-
-    Returns
-    -------
-    list of str
-        Warnings; the words before the first bracket are the same for all chunks.
+    The words before the first bracket are the same for all chunks. Below a spacing of `COARSE_SPACING` the
+    correlations do not tell which axis is z.
     """
     m, found = measures, []
     if m.relative_contrast < MIN_RELATIVE_CONTRAST:
@@ -113,28 +83,13 @@ def warnings(measures: PairMeasures, axial_to_sagittal_spacing: float) -> list[s
 def boundary_contrast(
     em_xyz: np.ndarray, mask_xyz: np.ndarray, cutout_pixel_value: int = 0, n_least: int = N_LEAST
 ) -> tuple[float, float]:
-    """How much brighter the two neurons are than their boundary, which is membrane and so darker.
+    """How much brighter the neurons are than their boundary: in grey levels, and / the EM's deviation.
 
-    The boundary is the darkest of `N_RINGS` rings around presynaptic and postsynaptic pixels, each one pixel
-    wide: background that shares an edge with a neuron, or with the ring before. Rings lie within a section,
-    because with coarse sections the neighbour along z need not be membrane; they are several, because labels
-    may end short of the membrane. The cleft, dark itself, is on neither side.
-
-    Parameters
-    ----------
-    em_xyz, mask_xyz : (x, y, z) uint8 ndarray
-        EM and mask.
-    cutout_pixel_value : int
-        Intensity of pixels to leave out.
-    n_least : int
-        Neurons or a ring with fewer imaged pixels have no mean.
-
-    Returns
-    -------
-    boundary_contrast : float
-        Mean EM of the neurons - mean EM of the boundary, in grey levels; NaN without neurons or boundary.
-    relative_contrast : float
-        The same / standard deviation of all imaged pixels, so that it does not depend on the EM's scale.
+    The boundary is membrane and so darker. It is the darkest of `N_RINGS` rings around presynaptic and
+    postsynaptic pixels, each one pixel wide: background that shares an edge with a neuron, or with the ring
+    before. Rings lie within a section, because with coarse sections the neighbour along z need not be
+    membrane; they are several, because labels may end short of the membrane. The cleft, dark itself, is on
+    neither side.
     """
     is_imaged = em_xyz != cutout_pixel_value
     is_neuron = (mask_xyz == labels.PRESYNAPTIC) | (mask_xyz == labels.POSTSYNAPTIC)
@@ -147,22 +102,7 @@ def boundary_contrast(
 def neighbour_correlations(
     em_xyz: np.ndarray, cutout_pixel_value: int = 0, n_least: int = N_LEAST
 ) -> tuple[float, float, float]:
-    """How alike neighbouring voxels are along each axis: least along z when sections are coarse.
-
-    Parameters
-    ----------
-    em_xyz : (x, y, z) uint8 ndarray
-        EM; of many sections `N_SECTIONS` evenly spread ones are looked at, or pairs of neighbours along z.
-    cutout_pixel_value : int
-        Pairs in which a voxel has this intensity are left out.
-    n_least : int
-        The correlation of fewer pairs is NaN.
-
-    Returns
-    -------
-    correlation_x, correlation_y, correlation_z : float
-        Pearson correlation of all pairs of neighbours along the axis; NaN where the EM is constant.
-    """
+    """Pearson correlation of neighbouring voxels along x, y and z: least along z when sections are coarse."""
     has_image_z = (em_xyz != cutout_pixel_value).any(axis=(0, 1))
     part_xyz = em_xyz[:, :, _spread(has_image_z)]
     z = _spread(has_image_z[:-1] & has_image_z[1:])
@@ -175,18 +115,7 @@ def neighbour_correlations(
 
 
 def cleft_ratio(mask_xyz: np.ndarray) -> float:
-    """Size of the cleft relative to the neurons, which are larger in any chunk that is worth its place.
-
-    Parameters
-    ----------
-    mask_xyz : (x, y, z) uint8 ndarray
-        Mask.
-
-    Returns
-    -------
-    float
-        Number of cleft voxels / number of voxels of the smaller neuron; NaN when a label is missing.
-    """
+    """Voxels of the cleft / of the smaller neuron, which is larger in any chunk that is worth its place."""
     pre, cleft, post = (np.count_nonzero(mask_xyz == label) for label in labels.MASK_KEYS.values())
     return float(cleft / min(pre, post)) if pre and cleft and post else np.nan
 
