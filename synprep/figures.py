@@ -3,6 +3,7 @@
 Arrays have the axes (x, y, z); pictures have x to the right and y down.
 """
 
+import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from synprep import labels
 from synprep.errors import counted, listed
-from synprep.inspection import Synapse
+from synprep.volume import Synapse
 
 # Colours that people with colour vision deficiency can tell apart (M. Okabe and K. Ito, Color Universal
 # Design, 2008), the same in all pictures.
@@ -459,6 +460,16 @@ def section(ax: Axes, em: np.ndarray, mask: np.ndarray | None, spacing_xyz_nm: n
     ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     ax.set_axis_off()
     return ax
+
+
+def section_png(one: Synapse, z: int, has_outlines: bool = True) -> bytes:
+    """Draw one section with a scale bar, for `inspection.browse`; PNG of 600 x 600 pixels."""
+    figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
+    mask = one.mask_xyz[:, :, z] if has_outlines else None
+    section(figure.add_subplot(), one.em_xyz[:, :, z], mask, one.spacing_xyz_nm)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 _ON_PICTURE = {"color": "white", "path_effects": [Stroke(linewidth=3, foreground="black"), Normal()]}

@@ -4,10 +4,23 @@ Arrays have the axes (x, y, z) or (c, x, y, z); z is the section axis. Bounds ar
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from synprep import labels
+
+
+@dataclass(frozen=True)
+class Synapse:
+    """To be drawn: EM and labels, (x, y, z) uint8; centre voxel; spacing, (3,) float64; lines of caption."""
+
+    synapse_id: str
+    em_xyz: np.ndarray
+    mask_xyz: np.ndarray
+    centre_xyz: tuple[int, int, int]
+    spacing_xyz_nm: np.ndarray
+    caption: tuple[str, ...]
 
 
 def crop_bounds(depth: int, axial_to_sagittal_spacing: float, n_sections: int = 0) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from synprep import figures
-from synprep.inspection import Synapse
+from synprep.volume import Synapse
 
 
 @pytest.fixture

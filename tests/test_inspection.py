@@ -1,13 +1,18 @@
 """What a person looks at: the order, the voxels, and what is named as unusual."""
 
+import base64
+import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import dataset, inspection, pairing, planning, preprocess, table
+from synprep import dataset, figures, inspection, pairing, planning, preprocess, table
 from synprep.errors import TableError
 from synprep.params import Inspect, InspectRaw, Preprocess
 from synprep.synthetic import make_chunk
@@ -83,8 +88,11 @@ def test_unusual_synapses_are_named():
     assert found["value"].tolist() == pytest.approx([0, 1e-3, 3])
 
 
-def test_nothing_unusual_gives_an_empty_table():
-    assert inspection.unusual(data_of([("a", 1, 1, 1, 0)])).empty
+def test_nothing_unusual_gives_an_empty_table(tmp_path):
+    found = inspection.unusual(data_of([("a", 1, 1, 1, 0)]))
+    assert found.empty
+    inspection.save_unusual(tmp_path / "new" / "unusual.csv", found)
+    assert (tmp_path / "new" / "unusual.csv").read_bytes() == b"synapse_id,quantity,value,why\n"
 
 
 @pytest.fixture
@@ -102,8 +110,8 @@ def raw(write_pair, paths):
 def test_a_processed_synapse(raw):
     p = Preprocess(**raw, voxel_size_xy_nm=100.0)
     preprocess.run(planning.make(pairing.find(p), p, False), p, False)
-    data = dataset.load(p.proc_data_path)
-    (one,), failures = inspection.load(data, ["007"])
+    data = inspection.load(p.proc_data_path)
+    (one,), failures = inspection.load_synapses(data, ["007"])
     assert (one.synapse_id, failures) == ("007", {})
     assert one.em_xyz.shape == one.mask_xyz.shape == (6, 5, 5)
     assert one.centre_xyz == (4, 1, 3)  # z 10 of the chunk
@@ -114,16 +122,16 @@ def test_a_processed_synapse(raw):
 def test_an_id_that_stands_twice_is_loaded_once(raw):
     p = Preprocess(**raw)
     preprocess.run(planning.make(pairing.find(p), p, False), p, False)
-    data = dataset.load(p.proc_data_path)
+    data = inspection.load(p.proc_data_path)
     twice = replace(data, meta=pd.concat([data.meta, data.meta]))
     chosen_ids = inspection.choose(twice, Inspect())["synapse_id"]
-    assert len(inspection.load(twice, chosen_ids)[0]) == 2
+    assert len(inspection.load_synapses(twice, chosen_ids)[0]) == 2
 
 
 def test_channels_of_a_cut_chunk_are_put_together(raw):
     p = Preprocess(**raw, cut_intensity_with_seg_masks=True, output_channel_desc=[[1, 2], [2, 3]])
     preprocess.run(planning.make(pairing.find(p), p, False), p, False)
-    one = inspection.load_one(dataset.load(p.proc_data_path), "007")
+    (one,), _ = inspection.load_synapses(inspection.load(p.proc_data_path), ["007"])
     assert one.em_xyz[4, 1].tolist() == [0, 0, 0, 100, 100]  # of the cleft, in both channels
     assert one.em_xyz[0, 0].tolist() == [0, 0, 0, 100, 0]
 
@@ -131,12 +139,12 @@ def test_channels_of_a_cut_chunk_are_put_together(raw):
 def test_loaded_synapses_do_not_share_memory_and_bad_files_are_named(raw):
     p = Preprocess(**raw)
     preprocess.run(planning.make(pairing.find(p), p, False), p, False)
-    data = dataset.load(p.proc_data_path)
-    synapses, _ = inspection.load(data, ["8", "007"])
+    data = inspection.load(p.proc_data_path)
+    synapses, _ = inspection.load_synapses(data, ["8", "007"])
     assert [one.synapse_id for one in synapses] == ["8", "007"]
     assert not np.array_equal(synapses[0].em_xyz, synapses[1].em_xyz)
     (data.folder / data.meta["filename"][0]).write_bytes(b"x")
-    synapses, failures = inspection.load(data, ["007", "8"])
+    synapses, failures = inspection.load_synapses(data, ["007", "8"])
     assert [one.synapse_id for one in synapses] == ["8"]
     assert "not an npy file" in failures["007"]
 
@@ -165,3 +173,83 @@ def test_checks_of_raw_pairs_name_the_pair(write_pair, paths):
     assert list(measures.index) == ["good", "turned"]
     assert measures.loc["good", "relative_contrast"] > 1
     assert [warning.split(" (")[0] for warning in warnings] == ["turned: the mask may not fit its EM"]
+
+
+def test_widgets_are_loaded_with_the_first_browser():
+    code = "import sys; from synprep import inspection; print('ipywidgets' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+@pytest.fixture
+def browsed(write_pair, paths):
+    """Two processed chunks; the cleft of the first is in section 1 of 5, and section 2 is blanked."""
+    figures.use_style()
+    em, mask = np.full((40, 40, 20), 100, np.uint8), np.zeros((40, 40, 20), np.uint8)
+    em[:, :, 9] = 0
+    mask[10:20, 5:9, 8] = 2
+    write_pair("007", em, mask)
+    write_pair("8", em[:, :, :15], mask[:, :, :15])
+    p = Preprocess(**paths)
+    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    return inspection.load(p.proc_data_path)
+
+
+def browse(data, synapse_ids):
+    return inspection.browse(data, synapse_ids, figures.section_png)
+
+
+def pixels(png):
+    return matplotlib.image.imread(io.BytesIO(png))
+
+
+def test_the_browser_begins_in_the_cleft_of_the_first_synapse(browsed):
+    _, at, outlines, picture, message = browse(browsed, ["007", "8"]).box.children
+    assert (at.value, at.min, at.max, outlines.value) == (1, 0, 4, True)
+    assert pixels(picture.value).shape[:2] == (600, 600)
+    assert message.value.startswith("007: 1 of 5 sections blanked; pre 0")
+
+
+def test_the_browser_moves_through_the_sections(browsed):
+    _, at, _, picture, message = browse(browsed, ["007"]).box.children
+    before = picture.value
+    at.value = 2
+    assert picture.value != before
+    assert message.value.endswith("; this section is blanked")
+    at.value = 1
+    assert picture.value == before
+
+
+def test_the_browser_takes_outlines_off(browsed):
+    _, _, outlines, picture, _ = browse(browsed, ["007"]).box.children
+
+    def is_coloured():
+        return bool(np.ptp(pixels(picture.value)[..., :3], axis=-1).any())
+
+    assert is_coloured()
+    outlines.value = False
+    assert not is_coloured()
+
+
+def test_the_browser_knows_the_depth_of_each_synapse(browsed):
+    chosen, at, *_, message = browse(browsed, ["007", "8"]).box.children
+    at.value = 4
+    chosen.value = "8"
+    assert at.max == 3
+    assert message.value.startswith("8: ")
+
+
+def test_the_browser_says_which_file_cannot_be_read(browsed):
+    (browsed.folder / browsed.meta["filename"][1]).write_bytes(b"x")
+    chosen, _, _, picture, message = browse(browsed, ["007", "8"]).box.children
+    chosen.value = "8"
+    assert "not an npy file" in message.value
+    assert picture.value == b""
+    chosen.value = "007"
+    assert message.value.startswith("007: ")
+
+
+def test_the_browser_is_a_picture_where_nothing_is_interactive(browsed):
+    browser = browse(browsed, ["007"])
+    bundle = browser._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]) == browser.picture.value
+    assert "application/vnd.jupyter.widget-view+json" in bundle

@@ -22,7 +22,6 @@ FLOORS = [
     {"planning"},
     {"fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},
     {"demo", "figures"},
-    {"widgets"},
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "synprep"
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
