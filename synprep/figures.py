@@ -1,11 +1,14 @@
-"""Figures: each function draws on the Axes that it is given and returns it; nothing is loaded or computed.
+"""Figures of the notebooks; nothing is loaded or computed here.
 
-Arrays have the axes (x, y, z); pictures have x to the right and y down.
+A function that is given an Axes, always first, draws on it and returns it. One that is given none lays out
+the whole figure of a notebook, and returns that. Arrays have the axes (x, y, z); pictures have x to the right
+and y down.
 """
 
 import io
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.rcsetup import cycler
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from synprep import labels
+from synprep import labels, storage
 from synprep.errors import counted, listed
 from synprep.volume import Synapse
 
@@ -28,6 +31,8 @@ LABEL_COLOURS = {labels.PRESYNAPTIC: "#56B4E9", labels.CLEFT: "#F0E442", labels.
 _ON_WHITE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _ON_BLACK = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
 _DATA, _OTHER = "C0", "C1"
+_ON_PICTURE = {"color": "white", "path_effects": [Stroke(linewidth=3, foreground="black"), Normal()]}
+_THOUSANDS = "{x:,.0f}"
 
 
 def use_style(dark: bool = False) -> None:
@@ -42,7 +47,7 @@ def use_style(dark: bool = False) -> None:
     plt.rcParams.update(
         {
             "font.size": 12,
-            "figure.dpi": 72,  # on the screen; files have more, see storage.save_figure
+            "figure.dpi": 72,  # on the screen; files have more, see `save`
             "axes.titlesize": 14,
             "axes.labelsize": 14,
             "figure.titlesize": 16,
@@ -56,256 +61,169 @@ def use_style(dark: bool = False) -> None:
     pd.set_option("display.max_colwidth", None)
 
 
-def _over(n: int, noun: str, report: Mapping[str, Any]) -> str:
-    return f"{counted(n, noun)} of {counted(len(report['synapse_ids']), 'chunk')}"
-
-
-def cutout_classes(ax: Axes, counts: pd.Series, report: Mapping[str, Any]) -> Axes:
-    """Draw how many sections are clean, partly cut out, and black.
+def save(path: str | os.PathLike, figure: Figure, numbers: Mapping[str, Any] | None = None) -> None:
+    """Write a figure as PNG and, if they are given, its numbers as JSON.
 
     Parameters
     ----------
-    ax : Axes
-        Where to draw.
-    counts : Series
-        Column of `synprep.survey.cutout_classes`.
-    report : mapping
-        See `synprep.survey.cutout_report`.
-
-    Returns
-    -------
-    Axes
-        `ax`.
+    path : str or PathLike
+        Without ``.png`` or ``.json``; its folder is made when missing.
+    figure : Figure
+        A picture of 10 inches becomes 1,500 pixels wide.
+    numbers : mapping, optional
+        Numbers, text, and lists or arrays of them; NaN becomes null.
     """
+    if numbers is not None:
+        storage.save_json(f"{path}.json", numbers)
+    with storage.replacing(f"{path}.png") as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def cutout(report: Mapping[str, Any], classes: pd.DataFrame, strip: pd.DataFrame) -> Figure:
+    """Draw what `survey.cutout_report`, `survey.cutout_classes` and `survey.strip` return."""
+    figure, axes = plt.subplot_mosaic("aaabbbbb\naaabbbbb\n01234567", figsize=(16, 9))
+    cutout_classes(axes["a"], classes["all sections"], report)
+    cutout_histogram(axes["b"], report)
+    section_strip([axes[str(number)] for number in range(8)], strip)
+    return figure
+
+
+def cutout_classes(ax: Axes, counts: pd.Series, report: Mapping[str, Any]) -> Axes:
+    """Draw how many sections are clean, partly cut out, and black: a column of `survey.cutout_classes`."""
     ax.barh(counts.index, counts, color=[_DATA if name == "clean" else _OTHER for name in counts.index])
     for row, count in enumerate(counts):
         ax.annotate(f" {count:,} ({count / max(1, counts.sum()):.1%})", (count, row), va="center")
     ax.set_xlim(0, 1.5 * max(1, counts.max()))  # room for the numbers
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    ax.set_xlabel("Number of sections")
-    ax.set_title(f"Clean and cut, {_over(report['n_sections'], 'section', report)}")
+    ax.xaxis.set_major_formatter(_THOUSANDS)
+    title = f"Clean and cut, {_over(report['n_sections'], 'section', report)}"
+    ax.set(title=title, xlabel="Number of sections")
     return ax
 
 
 def cutout_histogram(ax: Axes, report: Mapping[str, Any]) -> Axes:
-    """Draw the number of sections in each bin of the cutout fraction.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    report : mapping
-        See `synprep.survey.cutout_report`.
-
-    Returns
-    -------
-    Axes
-        `ax`.
-    """
+    """Draw the number of sections in each bin of the cutout fraction: `survey.cutout_report`."""
     edges, threshold = np.asarray(report["bin_edges"]), report["cutout_threshold"]
     ax.bar(edges[:-1], report["section_counts"], np.diff(edges), align="edge", color=_DATA)
-    ax.axvline(
-        threshold, color=_OTHER, linestyle="--", label=f"threshold {threshold:g}: blanked to the right"
-    )
+    label = f"threshold {threshold:g}: blanked to the right"
+    ax.axvline(threshold, color=_OTHER, linestyle="--", label=label)
     ax.set_yscale("log")
     ax.set_ylim(0.5, 2 * max(1, *report["section_counts"]))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.yaxis.set_major_formatter(_THOUSANDS)
     ax.set_xlim(-0.01, 1.01)
-    ax.set_xlabel("Cutout fraction of a section")
-    ax.set_ylabel("Number of sections")
-    ax.set_title(f"Cutout fraction, {_over(report['n_sections'], 'section', report)}")
+    title = f"Cutout fraction, {_over(report['n_sections'], 'section', report)}"
+    ax.set(title=title, xlabel="Cutout fraction of a section", ylabel="Number of sections")
     ax.legend(loc="upper center")
     return ax
 
 
-def section_strip(axes: Iterable[Axes], strip: pd.DataFrame, threshold: float) -> Iterable[Axes]:
-    """Draw the sections that are nearest to the threshold.
-
-    Parameters
-    ----------
-    axes : iterable of Axes
-        Where to draw, a section each; those that are left over are hidden.
-    strip : DataFrame
-        See `synprep.survey.strip`.
-    threshold : float
-        Cutout fraction above which a section is blanked.
-
-    Returns
-    -------
-    iterable of Axes
-        `axes`.
-    """
-    axes = list(axes)
+def section_strip(axes: Sequence[Axes], strip: pd.DataFrame) -> Sequence[Axes]:
+    """Draw the sections of `survey.strip`, each on an Axes, in the colour of its side of the threshold."""
     for ax in axes:
         ax.set_axis_off()
     for ax, one in zip(axes, strip.itertuples(), strict=False):
         ax.imshow(one.em.T, vmin=0, vmax=255)
-        is_blanked = one.cutout_fraction > threshold
-        name = f"{one.cutout_fraction:.3%} {'blanked' if is_blanked else 'kept'}"
-        ax.set_title(
-            f"{name}\n{one.synapse_id}, z = {one.z}", fontsize=12, color=_OTHER if is_blanked else _DATA
-        )
+        name, colour = ("blanked", _OTHER) if one.is_blanked else ("kept", _DATA)
+        title = f"{one.cutout_fraction:.3%} {name}\n{one.synapse_id}, z = {one.z}"
+        ax.set_title(title, fontsize=12, color=colour)
     return axes
 
 
+def intensity(report: Mapping[str, Any], cutout_pixel_value: int = 0) -> Figure:
+    """Draw what `survey.intensity_report` returns."""
+    figure, ax = plt.subplots(figsize=(12, 5))
+    intensity_histogram(ax, report, cutout_pixel_value)
+    return figure
+
+
 def intensity_histogram(ax: Axes, report: Mapping[str, Any], cutout_pixel_value: int = 0) -> Axes:
-    """Draw the intensity histogram of imaged pixels, the cutout pixels apart.
+    """Draw the intensity histogram of imaged pixels, cutout pixels apart: `survey.intensity_report`."""
+    shares = np.asarray(report["counts"]) / max(1, np.sum(report["counts"]))
+    cutout_share, mean, std = shares[cutout_pixel_value], report["mean"], report["std"]
+    imaged = np.where(np.arange(256) == cutout_pixel_value, 0, shares)
+    ax.stairs(imaged, np.arange(257) - 0.5, fill=True, color=_DATA, label="imaged pixels")
+    ax.bar(cutout_pixel_value, cutout_share, 1, color=_OTHER, label=f"cutout pixels: {cutout_share:.3%}")
+    label = f"mean {mean:.1f}, standard deviation {std:.1f}"
+    ax.axvline(mean, color=plt.rcParams["text.color"], linestyle="--", label=label)
+    ax.axvspan(mean - std, mean + std, color="gray", alpha=0.15)
+    title = f"Intensity, {_over(report['n_sections_used'], 'section', report)}"
+    return _finish_shares(ax, title, "Share of pixels")
+
+
+def variation(
+    report: Mapping[str, Any], counts: pd.DataFrame, synapse_id: str, sections: pd.DataFrame
+) -> Figure:
+    """Draw what `survey.variation_report` and `survey.example_table` return, and the sections surveyed.
 
     Parameters
     ----------
-    ax : Axes
-        Where to draw.
     report : mapping
-        See `synprep.survey.intensity_report`.
-    cutout_pixel_value : int
-        Intensity of cutout pixels.
-
-    Returns
-    -------
-    Axes
-        `ax`.
+        See `survey.variation_report`.
+    counts : DataFrame
+        Counts of `survey.example_table`.
+    synapse_id : str
+        Chunk of the example.
+    sections : DataFrame
+        `sections` of `survey.Surveyed`.
     """
-    shares = np.asarray(report["counts"]) / max(1, np.sum(report["counts"]))
-    is_cutout = np.arange(256) == cutout_pixel_value
-    ax.stairs(
-        np.where(is_cutout, 0, shares), np.arange(257) - 0.5, fill=True, color=_DATA, label="imaged pixels"
-    )
-    label = f"cutout pixels: {shares[cutout_pixel_value]:.3%}"
-    ax.bar(cutout_pixel_value, shares[cutout_pixel_value], 1, color=_OTHER, label=label)
-    mean, std = report["mean"], report["std"]
-    ax.axvline(
-        mean,
-        color=plt.rcParams["text.color"],
-        linestyle="--",
-        label=f"mean {mean:.1f}, standard deviation {std:.1f}",
-    )
-    ax.axvspan(mean - std, mean + std, color="gray", alpha=0.15)
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    ax.set_xlim(-2, 257)
-    ax.set_xlabel("Intensity (grey level, 0 to 255)")
-    ax.set_ylabel("Share of pixels")
-    ax.set_title(f"Intensity, {_over(report['n_sections_used'], 'section', report)}")
-    ax.legend(loc="upper right")
-    return ax
+    figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(12, 14))
+    ratio_histogram(top, report)
+    example_histograms(middle, counts, synapse_id)
+    mean_along_z(bottom, sections)
+    return figure
 
 
 def ratio_histogram(ax: Axes, report: Mapping[str, Any]) -> Axes:
-    """Draw the distribution of the ratios of neighbouring sections' mean intensities.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    report : mapping
-        See `synprep.survey.variation_report`.
-
-    Returns
-    -------
-    Axes
-        `ax`.
-    """
+    """Draw the ratios of neighbouring sections' mean intensities: `survey.variation_report`."""
     low, _, median, _, high = report["percentiles"]
     ax.hist(report["ratios"], bins=50, color=_DATA, label="section pairs")
     ax.axvline(median, color=_OTHER, linestyle="--", label=f"median {median:.4f}")
     ax.axvspan(low, high, color="gray", alpha=0.15, label=f"5 to 95%: {low:.4f} to {high:.4f}")
-    ax.set_xlabel("Mean intensity of a section / of the next one")
-    ax.set_ylabel("Number of section pairs")
-    ax.set_title(f"Variation of brightness, {_over(report['n_section_pairs'], 'section pair', report)}")
-    ax.legend(loc="upper right")
-    return ax
-
-
-def mean_along_z(ax: Axes, sections: pd.DataFrame, n_chunks: int = 5) -> Axes:
-    """Draw the mean intensity of the sections of a few chunks, and mark the sections that are blanked.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    sections : DataFrame
-        `sections` of `synprep.survey.Surveyed`.
-    n_chunks : int
-        How many chunks to draw.
-
-    Returns
-    -------
-    Axes
-        `ax`.
-    """
-    shown = list(sections.groupby("synapse_id", sort=False))[:n_chunks]
-    for number, (synapse_id, rows) in enumerate(shown):
-        mean_z, is_blanked_z = rows["mean"].to_numpy(), rows["is_blanked"].to_numpy()
-        colour = f"C{number}"
-        ax.plot(np.where(is_blanked_z, np.nan, mean_z), color=colour, label=synapse_id)
-        blanked = np.flatnonzero(is_blanked_z)
-        height = np.full(len(blanked), 0.03 + 0.04 * number)
-        ax.plot(
-            blanked,
-            height,
-            "|",
-            color=colour,
-            markersize=10,
-            markeredgewidth=2,
-            transform=ax.get_xaxis_transform(),
-        )
-    ax.margins(y=0.3)  # room for marks and legend
-    ax.plot([], [], "|", color="gray", markersize=10, markeredgewidth=2, label="blanked section")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("Section (z)")
-    ax.set_ylabel("Mean intensity\n(grey level, imaged pixels)")
-    ax.set_title(f"Brightness along z, {counted(len(shown), 'chunk')}")
-    ax.legend(loc="upper center", ncols=6)
-    return ax
+    title = f"Variation of brightness, {_over(report['n_section_pairs'], 'section pair', report)}"
+    return _finish(ax, title, "Mean intensity of a section / of the next one", "Number of section pairs")
 
 
 def example_histograms(ax: Axes, counts: pd.DataFrame, synapse_id: str) -> Axes:
-    """Draw the intensity histograms of a section and of the next one, before and after the transform.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    counts : DataFrame
-        See `synprep.survey.example_table`.
-    synapse_id : str
-        Chunk that the sections are of.
-
-    Returns
-    -------
-    Axes
-        `ax`.
-    """
+    """Draw the intensity histograms of two sections and of the transformed one: `survey.example_table`."""
     styles = ({"color": _DATA}, {"color": "gray", "linestyle": ":"}, {"color": _OTHER})
     for (name, column), style in zip(counts.items(), styles, strict=True):
         by_four = column.to_numpy().reshape(64, 4).sum(axis=1)  # single grey levels are often unused
         ax.plot(counts.index[::4] + 1.5, by_four / max(1, by_four.sum()), label=name, **style)
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    ax.set_xlim(-2, 257)
     ax.set_ylim(0)
-    ax.set_xlabel("Intensity (grey level, 0 to 255)")
-    ax.set_ylabel("Share of imaged pixels\nper 4 grey levels")
-    ax.set_title(f"Two sections of chunk {synapse_id}")
-    ax.legend(loc="upper right")
+    title = f"Two sections of chunk {synapse_id}"
+    return _finish_shares(ax, title, "Share of imaged pixels\nper 4 grey levels")
+
+
+def mean_along_z(ax: Axes, sections: pd.DataFrame, n_chunks: int = 5) -> Axes:
+    """Draw the mean intensity of the sections of the first few chunks, and mark those that are blanked."""
+    mark = {"linestyle": "", "marker": "|", "markersize": 10, "markeredgewidth": 2}
+    shown = list(sections.groupby("synapse_id", sort=False))[:n_chunks]
+    for number, (synapse_id, rows) in enumerate(shown):
+        colour, is_blanked_z = f"C{number}", rows["is_blanked"].to_numpy()
+        ax.plot(np.where(is_blanked_z, np.nan, rows["mean"]), color=colour, label=synapse_id)
+        blanked = np.flatnonzero(is_blanked_z)
+        height = np.full(len(blanked), 0.03 + 0.04 * number)  # a row of marks for each chunk
+        ax.plot(blanked, height, color=colour, transform=ax.get_xaxis_transform(), **mark)
+    ax.margins(y=0.3)  # room for marks and legend
+    ax.plot([], [], color="gray", label="blanked section", **mark)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    title = f"Brightness along z, {counted(len(shown), 'chunk')}"
+    ax.set(title=title, xlabel="Section (z)", ylabel="Mean intensity\n(grey level, imaged pixels)")
+    ax.legend(loc="upper center", ncols=6)
     return ax
 
 
+def fingerprint(record: Mapping[str, Any]) -> Figure:
+    """Draw the blanked sections and the differences between sections in what `fingerprint.run` returns."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5))
+    blanked_sections(left, record)
+    neighbour_changes(right, record)
+    return figure
+
+
 def blanked_sections(ax: Axes, record: Mapping[str, Any]) -> Axes:
-    """Draw how many chunks have how many blanked sections, and what the model of independent cuts expects.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    record : mapping
-        See `synprep.fingerprint.run`.
-
-    Returns
-    -------
-    Axes
-        `ax`.
-    """
+    """Draw how many chunks have how many blanked sections, and what the model of independent cuts expects."""
     found, model = record["blanked"]["n_chunks"], record["blanked"]["model"]
     ax.bar(range(len(found)), found, color=_DATA, label="chunks")
     if model is None:
@@ -315,31 +233,15 @@ def blanked_sections(ax: Axes, record: Mapping[str, Any]) -> Axes:
         label = f"model: probability {numbers['section_cutout_prob']['value']:.2f}, "
         label += f"rate {numbers['cutout_poisson_rate']['value']:.2f}"
         ax.plot(range(len(model)), model, "o--", color=_OTHER, label=label)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(0, 1.3 * max(found))
-    ax.set_xlabel("Blanked sections of a chunk")
-    ax.set_ylabel("Number of chunks")
-    ax.set_title(f"Blanked sections, {_over(record['n_sections'], 'section', record)}")
-    ax.legend(loc="upper right")
-    return ax
+    title = f"Blanked sections, {_over(record['n_sections'], 'section', record)}"
+    return _finish(ax, title, "Blanked sections of a chunk", "Number of chunks")
 
 
 def neighbour_changes(ax: Axes, record: Mapping[str, Any]) -> Axes:
-    """Draw by how much contrast and brightness differ between neighbouring sections.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    record : mapping
-        See `synprep.fingerprint.run`.
-
-    Returns
-    -------
-    Axes
-        `ax`.
-    """
+    """Draw by how much contrast and brightness differ between neighbouring sections."""
     neighbours, edges = record["neighbours"], 100 * np.asarray(record["neighbours"]["edges"])
     ax.stairs(neighbours["contrast"], edges, fill=True, color=_DATA, label="contrast")
     ax.stairs(neighbours["brightness"], edges, color=_OTHER, linewidth=2, label="brightness")
@@ -357,50 +259,19 @@ def neighbour_changes(ax: Axes, record: Mapping[str, Any]) -> Axes:
     return ax
 
 
-def sheet(n_pictures: int, n_columns: int = 4) -> tuple[Figure, Sequence[Axes]]:
-    """Make a figure for a contact sheet.
-
-    Parameters
-    ----------
-    n_pictures : int
-        Number of pictures.
-    n_columns : int
-        How many stand side by side.
-
-    Returns
-    -------
-    figure : Figure
-        18 inches wide.
-    axes : sequence of Axes
-        At least one, row by row.
-    """
-    n_rows = max(1, -(-n_pictures // n_columns))
-    figure, axes = plt.subplots(n_rows, n_columns, figsize=(18, 20 / n_columns * n_rows), squeeze=False)
-    return figure, axes.ravel()
-
-
-def contact_sheet(axes: Iterable[Axes], synapses: Sequence[Synapse]) -> Iterable[Axes]:
-    """Draw one synapse on each Axes, and one legend of the labels below.
-
-    Parameters
-    ----------
-    axes : iterable of Axes
-        Where to draw, of one figure; those that are left over are hidden.
-    synapses : sequence of Synapse
-        What to draw.
-
-    Returns
-    -------
-    iterable of Axes
-        `axes`.
-    """
-    axes = list(axes)
-    for ax, one in itertools.zip_longest(axes, synapses[: len(axes)]):
-        ax.set_axis_off() if one is None else synapse(ax, one)
+def contact_sheet(synapses: Sequence[Synapse], title: str) -> Figure:
+    """Draw synapses, four in a row, and one legend of the labels below."""
+    n_rows = max(1, math.ceil(len(synapses) / 4))
+    figure, axes = plt.subplots(n_rows, 4, figsize=(18, 5 * n_rows), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, one in zip(axes.flat, synapses, strict=False):
+        synapse(ax, one)
     lines = [Line2D([], [], color=colour, linewidth=3) for colour in LABEL_COLOURS.values()]
     names = [labels.NAMES[label] for label in LABEL_COLOURS]
-    axes[0].figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False)
-    return axes
+    figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title)
+    return figure
 
 
 def synapse(ax: Axes, one: Synapse) -> Axes:
@@ -408,20 +279,8 @@ def synapse(ax: Axes, one: Synapse) -> Axes:
 
     The xy plane is at the upper left; beside it the yz plane with z to the right, below it the xz plane with
     z down, so that equal coordinates face each other.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    one : Synapse
-        What to draw.
-
-    Returns
-    -------
-    Axes
-        `ax`.
     """
-    width, height, depth = np.array(one.em_xyz.shape) * one.spacing_xyz_nm / 1000
+    width, height, depth = _size_um(one)
     gap = 0.04 * max(width, height)
     x, y, z = one.centre_xyz
     em_xyz, mask_xyz = one.em_xyz, one.mask_xyz
@@ -435,47 +294,78 @@ def synapse(ax: Axes, one: Synapse) -> Axes:
     return ax
 
 
-def section(ax: Axes, em: np.ndarray, mask: np.ndarray | None, spacing_xyz_nm: np.ndarray) -> Axes:
-    """Draw one section, with a scale bar.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    em : (x, y) uint8 ndarray
-        EM.
-    mask : (x, y) uint8 ndarray or None
-        Labels to outline; None: no outlines.
-    spacing_xyz_nm : (3,) ndarray
-        Voxel size in nm.
-
-    Returns
-    -------
-    Axes
-        `ax`.
-    """
-    width, height = np.array(em.shape) * spacing_xyz_nm[:2] / 1000
-    _plane(ax, em, np.zeros_like(em) if mask is None else mask, (0, 0), (width, height), "")
-    _scale_bar(ax, width, height)
-    ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    ax.set_axis_off()
-    return ax
-
-
 def section_png(one: Synapse, z: int, has_outlines: bool = True) -> bytes:
     """Draw one section with a scale bar, for `inspection.browse`; PNG of 600 x 600 pixels."""
     figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
-    mask = one.mask_xyz[:, :, z] if has_outlines else None
-    section(figure.add_subplot(), one.em_xyz[:, :, z], mask, one.spacing_xyz_nm)
+    ax = figure.add_subplot()
+    em, mask = one.em_xyz[:, :, z], one.mask_xyz[:, :, z]
+    width, height, _ = _size_um(one)
+    _plane(ax, em, mask if has_outlines else np.zeros_like(mask), (0, 0), (width, height), "")
+    _scale_bar(ax, width, height)
+    ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    ax.set_axis_off()
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
 
 
-_ON_PICTURE = {"color": "white", "path_effects": [Stroke(linewidth=3, foreground="black"), Normal()]}
+def distributions(quantities: pd.DataFrame, unusual: pd.DataFrame) -> Figure:
+    """Draw the four columns of `inspection.quantities`, with what `inspection.unusual` returns."""
+    figure, axes = plt.subplots(2, 2, figsize=(14, 9))
+    for ax, name in zip(axes.flat, quantities, strict=True):
+        distribution(ax, quantities[name], unusual)
+    return figure
 
 
-def _plane(ax: Axes, em: np.ndarray, mask: np.ndarray, origin, size, name: str) -> None:
+def distribution(ax: Axes, values: pd.Series, unusual: pd.DataFrame) -> Axes:
+    """Draw one column of `inspection.quantities`, with the ids of unusual synapses in the legend."""
+    top, is_count = max(values.max(), 1e-6), values.dtype != float
+    bins = np.arange(top + 2) - 0.5 if is_count else np.histogram_bin_edges(values, "auto", (0, top))
+    ax.hist(values, bins, color=_DATA, edgecolor=plt.rcParams["axes.facecolor"])
+    for why, rows in unusual[unusual["quantity"] == values.name].groupby("why", sort=False):
+        label = f"{why}: {listed(rows['synapse_id'], 3)}"
+        ax.plot(rows["value"], np.zeros(len(rows)), "^", color=_OTHER, clip_on=False, label=label)
+    if ax.get_legend_handles_labels()[0]:
+        ax.set_ylim(top=1.3 * ax.get_ylim()[1])  # room for the legend
+        ax.legend(loc="upper right")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=is_count))
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.yaxis.set_major_formatter(_THOUSANDS)
+    name = values.name[0].upper() + values.name[1:]
+    title = f"{name.split(' (')[0]}, {counted(len(values), 'synapse')}"
+    ax.set(title=title, xlabel=name, ylabel="Number of synapses")
+    return ax
+
+
+def _over(n: int, noun: str, report: Mapping[str, Any]) -> str:
+    return f"{counted(n, noun)} of {counted(len(report['synapse_ids']), 'chunk')}"
+
+
+def _finish(ax: Axes, title: str, xlabel: str, ylabel: str) -> Axes:
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    ax.legend(loc="upper right")
+    return ax
+
+
+def _finish_shares(ax: Axes, title: str, ylabel: str) -> Axes:
+    """Finish shares of pixels over the intensity."""
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.set_xlim(-2, 257)
+    return _finish(ax, title, "Intensity (grey level, 0 to 255)", ylabel)
+
+
+def _size_um(one: Synapse) -> np.ndarray:
+    return np.array(one.em_xyz.shape) * one.spacing_xyz_nm / 1000
+
+
+def _plane(
+    ax: Axes,
+    em: np.ndarray,
+    mask: np.ndarray,
+    origin: tuple[float, float],
+    size: tuple[float, float],
+    name: str,
+) -> None:
     """Draw one plane at a place (µm); the first axis of the arrays goes to the right, the second down."""
     (left, top), (width, height) = origin, size
     ax.imshow(em.T, extent=(left, left + width, top + height, top), vmin=0, vmax=255)
@@ -494,54 +384,7 @@ def _scale_bar(ax: Axes, width: float, height: float) -> None:
     lengths_nm = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
     length_nm = max(length for length in lengths_nm if length == 1 or length <= 300 * width)
     left, bottom = 0.04 * width, 0.95 * height
-    ax.plot(
-        [left, left + length_nm / 1000], [bottom, bottom], linewidth=4, solid_capstyle="butt", **_ON_PICTURE
-    )
-    at = (left, bottom), (0, 4)
-    ax.annotate(f"{length_nm} nm", *at, textcoords="offset points", va="bottom", **_ON_PICTURE)
-
-
-def distribution(ax: Axes, values: pd.Series, unusual: pd.DataFrame) -> Axes:
-    """Draw the distribution of a quantity over a data set, with the ids of unusual synapses in the legend.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    values : Series
-        Column of `synprep.inspection.quantities`.
-    unusual : DataFrame
-        See `synprep.inspection.unusual`.
-
-    Returns
-    -------
-    Axes
-        `ax`.
-    """
-    top = max(values.max(), 1e-6)
-    bins = (
-        np.histogram_bin_edges(values, "auto", (0, top))
-        if values.dtype == float
-        else np.arange(top + 2) - 0.5
-    )
-    ax.hist(values, bins, color=_DATA, edgecolor=plt.rcParams["axes.facecolor"])
-    for why, rows in unusual[unusual["quantity"] == values.name].groupby("why", sort=False):
-        ax.plot(
-            rows["value"],
-            np.zeros(len(rows)),
-            "^",
-            color=_OTHER,
-            clip_on=False,
-            label=f"{why}: {listed(rows['synapse_id'], 3)}",
-        )
-    if ax.get_legend_handles_labels()[0]:
-        ax.set_ylim(top=1.3 * ax.get_ylim()[1])  # room for the legend
-        ax.legend(loc="upper right")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=values.dtype != float))
-    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    name = values.name[0].upper() + values.name[1:]
-    ax.set_xlabel(name)
-    ax.set_ylabel("Number of synapses")
-    ax.set_title(f"{name.split(' (')[0]}, {counted(len(values), 'synapse')}")
-    return ax
+    right = left + length_nm / 1000
+    ax.plot([left, right], [bottom, bottom], linewidth=4, solid_capstyle="butt", **_ON_PICTURE)
+    offset = {"xytext": (0, 4), "textcoords": "offset points"}
+    ax.annotate(f"{length_nm} nm", (left, bottom), va="bottom", **offset, **_ON_PICTURE)

@@ -19,15 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
 from synprep.errors import ChunkError, OutputError, TableError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _BLOCK_BYTES = 4 << 20
 
@@ -561,22 +558,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def save_figure(path: str | os.PathLike, figure: "Figure", dpi: int = 150) -> None:
-    """Write a figure as PNG.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        File to write or replace; its folder is made when missing.
-    figure : Figure
-        Matplotlib figure.
-    dpi : int
-        Pixels per inch; the default makes a picture of 10 inches 1,500 pixels wide.
-    """
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=dpi)
 
 
 def move_aside(path: str | os.PathLike) -> Path | None:

@@ -1,3 +1,5 @@
+import io
+import json
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -20,48 +22,54 @@ def texts(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
+CUTOUT = {
+    "synapse_ids": ["a", "b"],
+    "n_sections": 8,
+    "cutout_threshold": 0.1,
+    "bin_edges": [0.0, 0.5, 1.0],
+    "section_counts": [6, 2],
+}
+
+
 def test_cutout_histogram(ax):
-    report = {
-        "synapse_ids": ["a", "b"],
-        "n_sections": 8,
-        "cutout_threshold": 0.1,
-        "bin_edges": [0.0, 0.5, 1.0],
-        "section_counts": [6, 2],
-    }
-    assert figures.cutout_histogram(ax, report) is ax
+    assert figures.cutout_histogram(ax, CUTOUT) is ax
     assert [bar.get_height() for bar in ax.patches] == [6, 2]
     assert ax.get_yscale() == "log"
     assert ax.lines[0].get_xdata()[0] == 0.1
     assert ax.get_title() == "Cutout fraction, 8 sections of 2 chunks"
 
 
+COUNTS = np.zeros(256, dtype=np.int64)
+COUNTS[[0, 100]] = 1, 3
+INTENSITY = {"synapse_ids": ["a"], "n_sections_used": 1, "counts": COUNTS, "mean": 100.0, "std": 0.0}
+
+
 def test_intensity_histogram_shows_cutout_pixels_apart(ax):
-    counts = np.zeros(256, dtype=np.int64)
-    counts[[0, 100]] = 1, 3
-    report = {"synapse_ids": ["a"], "n_sections_used": 1, "counts": counts, "mean": 100.0, "std": 0.0}
-    assert figures.intensity_histogram(ax, report) is ax
+    assert figures.intensity_histogram(ax, INTENSITY) is ax
     imaged, cutout = ax.patches[0].get_data().values, ax.containers[0][0]
     assert (imaged[0], imaged[100]) == (0, 0.75)
     assert (cutout.get_x() + cutout.get_width() / 2, cutout.get_height()) == (0, 0.25)
     assert "cutout pixels: 25.000%" in texts(ax)
 
 
+VARIATION = {
+    "synapse_ids": ["a"],
+    "n_section_pairs": 3,
+    "ratios": [0.9, 1.0, 1.1],
+    "percentiles": [0.9, 0.95, 1.0, 1.05, 1.1],
+}
+EXAMPLE = pd.DataFrame({name: np.eye(256, dtype=int)[100] for name in ("one", "two", "two, transformed")})
+
+
 def test_ratio_histogram(ax):
-    report = {
-        "synapse_ids": ["a"],
-        "n_section_pairs": 3,
-        "ratios": [0.9, 1.0, 1.1],
-        "percentiles": [0.9, 0.95, 1.0, 1.05, 1.1],
-    }
-    assert figures.ratio_histogram(ax, report) is ax
+    assert figures.ratio_histogram(ax, VARIATION) is ax
     assert sum(bar.get_height() for bar in ax.containers[0]) == 3
     assert "median 1.0000" in texts(ax)
     assert ax.get_title() == "Variation of brightness, 3 section pairs of 1 chunk"
 
 
 def test_example_histograms(ax):
-    counts = pd.DataFrame({name: np.eye(256, dtype=int)[100] for name in ("one", "two", "two, transformed")})
-    assert figures.example_histograms(ax, counts, "a") is ax
+    assert figures.example_histograms(ax, EXAMPLE, "a") is ax
     assert texts(ax) == ["one", "two", "two, transformed"]
     assert ax.lines[0].get_ydata().sum() == 1
     assert ax.lines[0].get_xdata()[ax.lines[0].get_ydata().argmax()] == 101.5  # grey levels 100 to 103
@@ -121,23 +129,28 @@ def test_cutout_classes(ax):
     assert len({bar.get_facecolor() for bar in ax.patches}) == 2
 
 
-def test_section_strip(ax):
+@pytest.fixture
+def strip():
     em = np.zeros((4, 6), np.uint8)
     em[3] = 9
-    strip = pd.DataFrame(
-        {"synapse_id": ["7", "8"], "z": [1, 2], "cutout_fraction": [0.01, 0.012], "em": [em, em]}
-    )
-    axes = figures.section_strip(ax.figure.subplots(1, 3), strip, 0.01)
+    rows = [("7", 1, 0.01, False, em), ("8", 2, 0.012, True, em)]
+    return pd.DataFrame(rows, columns=["synapse_id", "z", "cutout_fraction", "is_blanked", "em"])
+
+
+def test_section_strip(ax, strip):
+    axes = figures.section_strip(ax.figure.subplots(1, 3), strip)
     assert [ax.get_title() for ax in axes] == ["1.000% kept\n7, z = 1", "1.200% blanked\n8, z = 2", ""]
     assert np.flatnonzero(axes[0].images[0].get_array()[0]).tolist() == [3]  # x to the right
     assert not axes[2].axison
 
 
+SECTIONS = pd.DataFrame(
+    {"synapse_id": list("aaab"), "mean": [1.0, 2.0, 3.0, 4.0], "is_blanked": [False, True, False, False]}
+)
+
+
 def test_mean_along_z_marks_blanked_sections(ax):
-    sections = pd.DataFrame(
-        {"synapse_id": list("aaab"), "mean": [1.0, 2.0, 3.0, 4.0], "is_blanked": [False, True, False, False]}
-    )
-    figures.mean_along_z(ax, sections)
+    figures.mean_along_z(ax, SECTIONS)
     means, marks, *_ = ax.lines
     assert np.isnan(means.get_ydata()).tolist() == [False, True, False]
     assert marks.get_xdata().tolist() == [1]
@@ -178,21 +191,27 @@ def test_the_scale_bar_is_as_long_as_it_says(ax, one):
 
 
 def test_contact_sheet(ax, one):
-    figure, axes = figures.sheet(5)
-    assert len(axes) == 8
-    axes = figures.contact_sheet(axes, [one] * 5)
-    assert [len(ax.images) for ax in axes] == [3] * 5 + [0] * 3
+    figure = figures.contact_sheet([one] * 5, "title")
+    assert [len(ax.images) for ax in figure.axes] == [3] * 5 + [0] * 3
+    assert not any(ax.axison for ax in figure.axes)
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["presynaptic", "cleft", "postsynaptic"]
     assert [line.get_color() for line in legend.get_lines()] == list(figures.LABEL_COLOURS.values())
+    assert figure.get_suptitle() == "title"
 
 
-def test_a_single_section_can_be_without_outlines(ax, one):
-    figures.section(ax, one.em_xyz[:, :, 1], one.mask_xyz[:, :, 1], one.spacing_xyz_nm)
-    assert len(ax.collections) == 1
-    ax.clear()
-    figures.section(ax, one.em_xyz[:, :, 1], None, one.spacing_xyz_nm)
-    assert len(ax.collections) == 0
+def test_a_contact_sheet_of_nothing(ax):
+    assert len(figures.contact_sheet([], "title").axes) == 4
+
+
+def test_a_single_section_can_be_without_outlines(one):
+    def is_coloured(*has_outlines):
+        pixels = plt.imread(io.BytesIO(figures.section_png(one, 1, *has_outlines)))
+        assert pixels.shape[:2] == (600, 600)
+        return np.ptp(pixels[..., :3], axis=-1).any()
+
+    assert is_coloured() and is_coloured(True)
+    assert not is_coloured(False)
 
 
 def test_thin_chunks_can_be_drawn(ax, one):
@@ -223,3 +242,38 @@ def test_style(dark, colour):
         16,
     ]
     figures.use_style()
+
+
+def test_the_figure_of_each_notebook(ax, strip):
+    """Every part is on its own Axes."""
+    classes = pd.DataFrame({"all sections": [7, 1], "kept sections": [3, 1]}, index=["clean", "partly cut"])
+    quantities = pd.DataFrame({name: [1.0, 2.5] for name in "abcd"}, index=["7", "8"])
+    unusual = pd.DataFrame(columns=["synapse_id", "quantity", "value", "why"])
+    drawn = {
+        figures.cutout(CUTOUT, classes, strip): ["Clean and cut", "Cutout fraction", "1.000% kept\n7"],
+        figures.intensity(INTENSITY): ["Intensity"],
+        figures.variation(VARIATION, EXAMPLE, "a", SECTIONS): [
+            "Variation of brightness",
+            "Two sections of chunk a",
+            "Brightness along z",
+        ],
+        figures.fingerprint(RECORD): ["Blanked sections", "Neighbouring sections"],
+        figures.distributions(quantities, unusual): ["A", "B", "C", "D"],
+    }
+    for figure, titles in drawn.items():
+        assert [ax.get_title().split(", ")[0] for ax in figure.axes][: len(titles)] == titles
+    assert next(iter(drawn)).axes[0].patches[0].get_width() == 7  # of all sections
+
+
+def test_a_figure_is_saved_with_its_numbers(tmp_path):
+    figure = plt.figure(figsize=(4, 2))
+    figures.save(tmp_path / "new" / "alone", figure)
+    figures.save(f"{tmp_path}/new/one.two", figure, {"a": [np.nan, 1]})
+    plt.close(figure)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "alone.png",
+        "one.two.json",
+        "one.two.png",
+    ]
+    assert plt.imread(tmp_path / "new" / "one.two.png").shape[:2] == (300, 600)
+    assert json.loads((tmp_path / "new" / "one.two.json").read_text()) == {"a": [None, 1]}

@@ -20,8 +20,8 @@ FLOORS = [
     {"execution", "pairing", "params", "storage"},
     {"chunk", "dataset", "ledger"},
     {"planning"},
-    {"fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},
-    {"demo", "figures"},
+    {"figures", "fingerprint", "inspection", "merge", "preprocess", "survey", "verify"},
+    {"demo"},
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "synprep"
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}

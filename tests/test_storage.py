@@ -3,7 +3,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -235,13 +234,6 @@ def test_json_holds_numpy_values_and_null_for_nan(tmp_path):
         "d": ["é"],
         "e": {"f": [None]},
     }
-
-
-def test_figure_is_a_png(tmp_path):
-    figure = plt.figure(figsize=(4, 2))
-    storage.save_figure(tmp_path / "f.png", figure)
-    plt.close(figure)
-    assert plt.imread(tmp_path / "f.png").shape[:2] == (300, 600)
 
 
 def test_move_aside_takes_the_next_free_number(tmp_path):
