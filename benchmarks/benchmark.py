@@ -22,9 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from synprep import pairing, planning, preprocess, storage, survey
+from synprep import pairing, preprocess, survey
+from synprep._core import files, npy
+from synprep._core.synthetic import make_chunk
 from synprep.params import CutoutHistogram, Preprocess
-from synprep.synthetic import make_chunk
 
 SIDE, KEPT = 256, slice(102, 154)
 
@@ -100,9 +101,9 @@ def floor_one(pair, out: Path | None, is_fortran: bool, contents: bytes) -> None
         n_bytes = (KEPT.stop - KEPT.start if is_fortran else SIDE) * SIDE * SIDE
         with open(path, "rb", buffering=0) as file:
             file.seek(128 + (KEPT.start * SIDE * SIDE if is_fortran else 0))
-            storage._fill(file, storage.thread_memory(n_bytes, "input"))
+            npy._fill(file, npy.reused("input")(n_bytes))
     if out:
-        storage.save_bytes(out / f"{pair.synapse_id}.npy", contents)
+        files.save_bytes(out / f"{pair.synapse_id}.npy", contents)
 
 
 def floor(pairs, out: Path | None, is_fortran: bool) -> None:
@@ -114,7 +115,7 @@ def floor(pairs, out: Path | None, is_fortran: bool) -> None:
 
 def ours_preprocess(p: Preprocess) -> None:
     """Run synprep as the notebook does."""
-    preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
+    preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
 
 
 def ours_survey(pairs, p: CutoutHistogram) -> None:
@@ -210,13 +211,14 @@ CHILD = """
 import json, resource, sys, time
 start = time.perf_counter()
 import numpy as np
-from synprep import chunk, kernels, pairing, params, planning, preprocess
+from synprep import pairing, params, preprocess
+from synprep._core import kernels
 tiny = np.zeros((2, 2, 2), np.uint8)
 kernels.copy_and_sum(tiny, 0, tiny.copy())
 kernels.copy_and_count(tiny, np.arange(256, dtype=np.uint8), tiny.copy())
 p = params.Preprocess(**json.loads(sys.argv[1]))
 ready = time.perf_counter()
-result = preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
+result = preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
 end = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps([ready - start, end - ready, peak, result.counts["done"]]))
@@ -247,7 +249,7 @@ def scaling(folder: Path, n_chunks_list: list[int]) -> list[list[float]]:
 def import_time() -> float:
     """Seconds that importing synprep adds to NumPy, pandas and matplotlib; median of five."""
     before = "import time, numpy, pandas, matplotlib.pyplot; start = time.perf_counter()"
-    modules = "from synprep import figures, merge, planning, preprocess, survey, verify"
+    modules = "from synprep import figures, merge, preprocess, survey"
     command = [sys.executable, "-c", f"{before}; {modules}; print(time.perf_counter() - start)"]
     return statistics.median(float(subprocess.check_output(command)) for _ in range(5))
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synprep import execution, merge, pairing, planning, preprocess, storage
+from synprep import merge, pairing, preprocess
+from synprep._core import execution, files
+from synprep._core.paths import resolve
+from synprep._core.synthetic import make_chunk
 from synprep.params import Chunks, Fingerprint, Inspect, Merge, Preprocess
-from synprep.paths import resolve
-from synprep.synthetic import make_chunk
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _make_raw(name: str, show_progress: bool) -> None:
         for kind, array in zip(patterns, arrays, strict=True):
             filename = patterns[kind].replace("{synapse_id}", one.synapse_id)
             filename = filename.replace("*", "data_MICrONS__L23__8_8_40_")
-            storage.save_array(temporary / kind / filename, array)
+            files.save_array(temporary / kind / filename, array)
     for kind in patterns:
         if (temporary / kind).is_dir() and not (folder / kind).exists():
             os.rename(temporary / kind, folder / kind)
@@ -124,7 +125,7 @@ def _make_processed(paths: Sequence[str]) -> None:
         if _is_missing(f"data/{name}/processed", paths):
             p = Preprocess(**parameters(name))
             _make_raw(name, show_progress=False)
-            preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
+            preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
     if _is_missing(_MERGED, paths):
         _make_processed(Merge().meta_list)
         merge.run(Merge(), show_progress=False)

@@ -21,13 +21,13 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from synprep import labels, storage
-from synprep.errors import counted, listed
-from synprep.volume import Synapse
+from synprep._core import arrays, files
+from synprep._core.arrays import Synapse
+from synprep._core.errors import counted, listed
 
 # Colours that people with colour vision deficiency can tell apart (M. Okabe and K. Ito, Color Universal
 # Design, 2008), the same in all pictures.
-LABEL_COLOURS = {labels.PRESYNAPTIC: "#56B4E9", labels.CLEFT: "#F0E442", labels.POSTSYNAPTIC: "#D55E00"}
+LABEL_COLOURS = {arrays.PRESYNAPTIC: "#56B4E9", arrays.CLEFT: "#F0E442", arrays.POSTSYNAPTIC: "#D55E00"}
 _ON_WHITE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _ON_BLACK = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
 _DATA, _OTHER = "C0", "C1"
@@ -74,8 +74,8 @@ def save(path: str | os.PathLike, figure: Figure, numbers: Mapping[str, Any] | N
         Numbers, text, and lists or arrays of them; NaN becomes null.
     """
     if numbers is not None:
-        storage.save_json(f"{path}.json", numbers)
-    with storage.replacing(f"{path}.png") as file:
+        files.save_json(f"{path}.json", numbers)
+    with files.replacing(f"{path}.png") as file:
         figure.savefig(file, format="png", dpi=150)
 
 
@@ -268,7 +268,7 @@ def contact_sheet(synapses: Sequence[Synapse], title: str) -> Figure:
     for ax, one in zip(axes.flat, synapses, strict=False):
         synapse(ax, one)
     lines = [Line2D([], [], color=colour, linewidth=3) for colour in LABEL_COLOURS.values()]
-    names = [labels.NAMES[label] for label in LABEL_COLOURS]
+    names = [arrays.LABELS[label] for label in LABEL_COLOURS]
     figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title)
     return figure

@@ -16,18 +16,42 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from synprep import execution, labels, ledger, sections, storage
-from synprep.dataset import Dataset
-from synprep.errors import ChunkError, FailedChunksError, StatisticsError, TableError, counted, listed
+from synprep._core import arrays, execution, files, npy, problems, record
+from synprep._core.errors import (
+    ChunkError,
+    FailedChunksError,
+    StatisticsError,
+    TableError,
+    counted,
+    listed,
+    raise_failures,
+)
+from synprep._core.npy import NpyFile
+from synprep._core.paths import shown
+from synprep._core.problems import grouped
+from synprep._core.record import VOLUME_COLUMNS, Dataset, load
+from synprep._core.verify import check, verdict
 from synprep.params import Fingerprint
-from synprep.paths import shown
-from synprep.table import VOLUME_COLUMNS
+
+__all__ = [
+    "as_table",
+    "blanked_table",
+    "check",
+    "configuration",
+    "grouped",
+    "load",
+    "raise_failures",
+    "run",
+    "save_configuration",
+    "verdict",
+    "withheld",
+]
 
 _Chunks = Mapping[str, np.ndarray]
 _Record = Mapping[str, Any]
 
 _PIXELS = {"": "imaged pixels", "_with_blanks": "all pixels, blanked ones as 0"}
-_PIXELS |= {f"_{name}": f"imaged pixels with label {name}" for name in list(labels.NAMES.values())[1:]}
+_PIXELS |= {f"_{name}": f"imaged pixels with label {name}" for name in arrays.LABELS.values()}
 _MODEL = "zero-truncated; see synprep.fingerprint"
 _HALF_WIDTH = "half-width of the uniform slopes that would alone give this {}; see synprep.fingerprint"
 _N_RESAMPLES = 1000
@@ -39,7 +63,7 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     Parameters
     ----------
     data : Dataset
-        Data set, see `synprep.dataset.load`.
+        Data set, see `load`.
     p : Fingerprint
         Parameters.
 
@@ -69,12 +93,12 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     chunks["pixels"] = np.array([pixels[synapse_id] for synapse_id in ids])
     chunks |= {column: meta[column].to_numpy() for column in VOLUME_COLUMNS.values()}
     numbers = _numbers(chunks, p.seed)
-    record = _about(data, p, ids, chunks) | {
+    found = _about(data, p, ids, chunks) | {
         "numbers": numbers,
         "blanked": _count_blanked(chunks, tables, numbers["blanked_sections"]),
         "neighbours": _count_ratios(tables, numbers["section_variation"]),
     }
-    return record, failures
+    return found, failures
 
 
 def _tables_of_sections(data: Dataset) -> dict[str, pd.DataFrame]:
@@ -104,7 +128,7 @@ def _read(data: Dataset, tables: Mapping, p: Fingerprint) -> tuple[dict[str, np.
     ]
     outcomes = execution.attempt_all(work, items, "Reading", True, p.n_workers, p.scheduler)
     found = {item.synapse_id: outcome for item, outcome in outcomes}
-    failed = {key: found[key].problem for key in sorted(found) if isinstance(found[key], ChunkError)}
+    failed = problems.reasons(dict(sorted(found.items())))
     if len(failed) == len(found):
         raise FailedChunksError(f"no chunk could be read: {listed(failed.values(), 3)}")
     return {key: sums for key, sums in found.items() if key not in failed}, failed
@@ -119,21 +143,25 @@ def _label_rows(data: Dataset) -> list[int]:
 
 def _sum_pixels(item: _Item, cutout: int, rows: Sequence[int]) -> np.ndarray:
     """Number of pixels, sum and sum of squares of their intensities, for each of `_PIXELS`: (5, 3) int64."""
-    from synprep import kernels  # loading the compiler takes a moment
+    from synprep._core import kernels  # loading the compiler takes a moment
 
-    header = storage.read_header(item.path)
+    with NpyFile(item.path) as file:
+        _require_tensor(file.header, item)
+        em_xyz, mask_xyz = file.read(allocate=npy.reused("input"))
+    counts, blanked = kernels.count_by_label(em_xyz, mask_xyz, item.is_blanked_z)
+    imaged = np.zeros_like(counts)
+    imaged[rows] = arrays.imaged(counts[rows], cutout)
+    groups = np.stack([imaged.sum(axis=0), (counts + blanked).sum(axis=0), *imaged[1:4]])
+    return groups @ np.stack([arrays.INTENSITIES**power for power in (0, 1, 2)], axis=1)
+
+
+def _require_tensor(header: npy.Header, item: _Item) -> None:
     if header.dtype != np.uint8 or len(header.shape) != 4 or header.shape[0] != 2:
         kind = "must be uint8 with two channels, intensity and labels (c, x, y, z)"
         raise ChunkError(kind, f"it is {header.dtype} {header.shape}", item.path)
     if header.shape[3] != len(item.is_blanked_z):
         found = f"{len(item.is_blanked_z)} in sections.csv, {header.shape[3]} in the file"
         raise ChunkError("number of sections is not that of the table", found, item.path)
-    em_xyz, mask_xyz = storage.read_sections(item.path, header)
-    counts, blanked = kernels.count_by_label(em_xyz, mask_xyz, item.is_blanked_z)
-    imaged = np.zeros_like(counts)
-    imaged[rows] = sections.imaged(counts[rows], cutout)
-    groups = np.stack([imaged.sum(axis=0), (counts + blanked).sum(axis=0), *imaged[1:4]])
-    return groups @ np.stack([sections.INTENSITIES**power for power in (0, 1, 2)], axis=1)
 
 
 def _describe(rows: pd.DataFrame) -> dict[str, Any]:
@@ -189,7 +217,7 @@ def _about(data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: _Chunk
         "cutout_pixel_value": data.parameter("cutout_pixel_value"),
         "seed": p.seed,
         "intervals": intervals,
-        **ledger.versions(),
+        **record.versions(),
     }
 
 
@@ -257,7 +285,7 @@ def _intensity(chunks: _Chunks) -> dict[str, _Number]:
     for group, (end, pixels) in enumerate(_PIXELS.items()):
         sums = chunks["pixels"][:, group]
         over = {"chunks": sums[:, 0] > 0, "sections": in_whole_sections.get(end), "pixels": sums[:, 0]}
-        mean, std = sections.mean_and_std_of_sums(*sums.sum(axis=0))
+        mean, std = arrays.mean_and_std_of_sums(*sums.sum(axis=0))
         found[f"intensity_mean{end}"] = _Number(over, mean / 255, f"mean of {pixels}, on 0..1")
         found[f"intensity_std{end}"] = _Number(over, std / 255, f"standard deviation of {pixels}, on 0..1")
     return found
@@ -580,7 +608,7 @@ def save_configuration(path: str | Path, record: _Record) -> str:
         What was written, see `configuration`, which may raise as well.
     """
     text = configuration(record)
-    storage.save_bytes(path, text.encode())
+    files.save_bytes(path, text.encode())
     return text
 
 

@@ -7,19 +7,20 @@ import base64
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from synprep import chunk, execution, labels, pair_checks, storage, table, volume
-from synprep.dataset import Dataset, load
-from synprep.errors import ChunkError, TableError, counted, listed
+from synprep._core import arrays, chunk, execution, pair_checks, problems, record
+from synprep._core.arrays import Synapse
+from synprep._core.errors import ChunkError, TableError, counted, listed, raise_failures
+from synprep._core.npy import NpyFile
+from synprep._core.record import Dataset, load
 from synprep.pairing import Pair
-from synprep.params import Chunks, Inspect, InspectRaw, Preprocess
-from synprep.volume import Synapse
+from synprep.params import Inspect, InspectRaw
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -32,6 +33,7 @@ __all__ = [
     "load_raw",
     "load_synapses",
     "quantities",
+    "raise_failures",
     "save_unusual",
     "unusual",
 ]
@@ -70,7 +72,7 @@ def choose(data: Dataset, p: Inspect) -> pd.DataFrame:
 
 def _asked_for(meta: pd.DataFrame, synapse_ids_path: str) -> pd.DataFrame:
     """Rows of the ids in a table of ids, in its order; ids that are not in the data set are printed."""
-    wanted = storage.read_table(synapse_ids_path)["synapse_id"].drop_duplicates()
+    wanted = record.read_table(synapse_ids_path)["synapse_id"].drop_duplicates()
     is_known = wanted.isin(meta["synapse_id"])
     strange = wanted[~is_known]
     if not is_known.any():
@@ -110,33 +112,37 @@ def load_raw(pairs: Iterable[Pair], p: InspectRaw) -> tuple[list[Synapse], dict[
 def _load_all(loaders: Mapping[str, Callable[[], Synapse]]) -> tuple[list[Synapse], dict[str, str]]:
     work = execution.attempt_all(lambda key: loaders[key](), loaders, "Loading", n_workers=1)
     outcomes = dict(work)
-    failures = {key: one.problem for key, one in outcomes.items() if isinstance(one, ChunkError)}
+    failures = problems.reasons(outcomes)
     return [outcomes[key] for key in loaders if key not in failures], failures
 
 
 def _load_one(data: Dataset, synapse_id: str) -> Synapse:
     row = data.meta[data.meta["synapse_id"] == synapse_id].iloc[0]
     path = data.folder / row["filename"]
-    header = storage.read_header(path)
-    if len(header.shape) != 4 or header.shape[0] < 2:
-        raise ChunkError("not a tensor with the axes (c, x, y, z)", f"its shape is {header.shape}", path)
-    tensor_cxyz = storage.read_sections(path, header).copy()
-    em_xyz, mask_xyz = tensor_cxyz[:-1].max(axis=0), tensor_cxyz[labels.MASK_CHANNEL]
+    with NpyFile(path) as file:
+        shape = file.header.shape
+        if len(shape) != 4 or shape[0] < 2:
+            raise ChunkError("not a tensor with the axes (c, x, y, z)", f"its shape is {shape}", path)
+        tensor_cxyz = file.read()
+    em_xyz, mask_xyz = tensor_cxyz[:-1].max(axis=0), tensor_cxyz[arrays.MASK_CHANNEL]
     blanked = f"{row['n_cutout_sections']} of {mask_xyz.shape[2]} sections blanked"
-    volumes = row[list(table.VOLUME_COLUMNS.values())].astype(float)
+    volumes = row[list(record.VOLUME_COLUMNS.values())].astype(float)
     caption = (f"{synapse_id}: {blanked}", _volumes_text(volumes * _cubic_um(data.spacing_xyz_nm)))
-    centre_xyz = volume.label_centre(mask_xyz, labels.CLEFT)
+    centre_xyz = arrays.label_centre(mask_xyz, arrays.CLEFT)
     return Synapse(synapse_id, em_xyz, mask_xyz, centre_xyz, data.spacing_xyz_nm, caption)
 
 
 def _load_raw_one(pair: Pair, p: InspectRaw) -> Synapse:
-    shared = {f.name: getattr(p, f.name) for f in fields(Chunks)} | {"seg_mask_map": p.seg_mask_map}
-    processed = chunk.process(pair, Preprocess(**shared | {"cutout_threshold": 1.0}))
-    em_xyz, mask_xyz = processed.tensor_cxyz.copy()
-    centre_xyz = volume.label_centre(mask_xyz, labels.CLEFT)
+    with pair.open() as raw:
+        bounds = arrays.crop_bounds(raw.shape[2], p.axial_to_sagittal_spacing, p.n_sections)
+        kept = chunk.keep(raw, bounds, p.seg_mask_map, p.cutout_pixel_value)
+        warnings = [problem.text for problem in chunk.label_warnings(raw, kept, p.seg_mask_map)]
+    em_xyz, mask_xyz = kept.tensor_cxyz
     spacing_xyz_nm = p.voxel_size_xy_nm * np.array([1, 1, p.axial_to_sagittal_spacing])
-    volumes = [processed.row[column] * _cubic_um(spacing_xyz_nm) for column in table.VOLUME_COLUMNS.values()]
-    caption = (pair.synapse_id, _volumes_text(volumes), *processed.warnings)
+    size = _cubic_um(spacing_xyz_nm)
+    volumes = arrays.label_volumes(kept.counts, p.axial_to_sagittal_spacing)
+    caption = (pair.synapse_id, _volumes_text([volume * size for volume in volumes.values()]), *warnings)
+    centre_xyz = arrays.label_centre(mask_xyz, arrays.CLEFT)
     return Synapse(pair.synapse_id, em_xyz, mask_xyz, centre_xyz, spacing_xyz_nm, caption)
 
 
@@ -156,7 +162,8 @@ def check_raw(synapses: Iterable[Synapse], p: InspectRaw) -> tuple[pd.DataFrame,
     Returns
     -------
     measures : DataFrame
-        Index synapse_id; the numbers of `synprep.pair_checks.PairMeasures`.
+        Index synapse_id; boundary contrast (grey levels), relative contrast, correlations of neighbours along
+        x, y and z, cleft ratio.
     warnings : list of str
         What the numbers mean, where they are not as they should be; with the id.
     """
@@ -181,8 +188,8 @@ def quantities(data: Dataset) -> pd.DataFrame:
     meta = data.meta.set_index("synapse_id")
     size = _cubic_um(data.spacing_xyz_nm)
     volumes = {
-        f"{labels.NAMES[label]} volume (µm³)": meta[column] * size
-        for label, column in table.VOLUME_COLUMNS.items()
+        f"{arrays.LABELS[label]} volume (µm³)": meta[column] * size
+        for label, column in record.VOLUME_COLUMNS.items()
     }
     return pd.DataFrame(volumes | {_BLANKED: meta["n_cutout_sections"]})
 
@@ -221,7 +228,7 @@ def _named(column: pd.Series, why: str) -> pd.DataFrame:
 
 def save_unusual(path: str | os.PathLike, rows: pd.DataFrame) -> None:
     """Write what `unusual` returned as CSV; the folder is made when missing."""
-    storage.save_table(path, rows)
+    record.save_table(path, rows)
 
 
 def browse(

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from synprep import dataset, execution, ledger, storage
-from synprep.errors import ChunkError, OutputError, TableError, counted, listed
+from synprep._core import execution, files, npy, record
+from synprep._core.errors import ChunkError, OutputError, TableError, counted, listed
+from synprep._core.paths import shown
+from synprep._core.record import META_COLUMNS, SECTION_COLUMNS
 from synprep.params import Merge
-from synprep.paths import shown
-from synprep.table import META_COLUMNS, SECTION_COLUMNS
 
 # Parameters of preprocess that decide what a chunk means; where the EM is cut, also output_channel_desc.
 _MUST_AGREE = ("cut_intensity_with_seg_masks", "axial_to_sagittal_spacing", "voxel_size_xy_nm")
@@ -37,7 +37,7 @@ class _Source:
     path: str
     rows: pd.DataFrame  # of the table; after `_join`, those that are taken from it
     sections: pd.DataFrame
-    record: dict[str, Any]  # empty if there is none, or it is of another tool
+    made: dict[str, Any]  # its run.json; empty if there is none, or it is of another tool
     lack: str  # why this is not a whole data set; empty if it is
 
     @property
@@ -49,14 +49,13 @@ class _Source:
 def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
     """Merge data sets into one whose file names load from the folder of its table.
 
-    `sections.csv` and `run.json` are written beside the table, so that `synprep.dataset.load` reads the
-    result as it reads a processed data set; if a source lacks them, the table stands alone. A table whose
-    rows change other than by rows added at its end is kept under a numbered name. If nothing has changed
-    since the last time, nothing is written.
+    `sections.csv` and `run.json` are written beside the table, so that the result is read as a processed data
+    set is; if a source lacks them, the table stands alone. A table whose rows change other than by rows added
+    at its end is kept under a numbered name. If nothing has changed since the last time, nothing is written.
 
     `run.json` holds parameters (of preprocess, without paths: those that all sources have in common), table
     (the name of the merged one), sources (path of the table from here, number of rows taken, shape, and
-    fingerprint of the input list), on_conflict, link_mode, versions, commit, started and ended.
+    hash of the input list), on_conflict, link_mode, versions, commit, started and ended.
 
     Parameters
     ----------
@@ -88,44 +87,44 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
         If the output cannot be written: a file that no merge has put there has the name of an array but other
         content, a hard link would have to cross file systems, or there is not enough space for copies.
     """
-    started, folder, name = ledger.now(), Path(p.merged_meta_path).parent, Path(p.merged_meta_path).name
+    started, folder, name = record.now(), Path(p.merged_meta_path).parent, Path(p.merged_meta_path).name
     sources, notes = _join([_read(path) for path in p.meta_list], p.on_conflict)
     used = [source for source in sources if len(source.rows)] or sources
-    known = {shown(source.path): source.record["parameters"] for source in used if source.record}
+    known = {shown(source.path): source.made["parameters"] for source in used if source.made}
     arrays = [path for source in used for path in source.arrays]
     before = _refuse_folder(folder, name)
     missing = [path for path in arrays if not os.path.isfile(path)]
     _refuse(TableError, missing, "file", "named in the tables not found")
     _refuse_parameters(known)
     shape = _refuse_kinds(used, arrays, show_progress)
-    with ledger.locked(folder):
-        storage.clean_up(folder)
+    with record.locked(folder):
+        files.clean_up(folder)
         todo = _plan(arrays, folder, p.link_mode, show_progress)
         is_reference = p.link_mode == "reference"
         merged = pd.concat([source.rows for source in sources], ignore_index=True)
         merged["filename"] = [_relative(path, folder) if is_reference else basename(path) for path in arrays]
         sections, lack = _sections(used, shape)
-        record = {} if lack else _record(sources, known, shape, p) | {"started": started}
+        made = {} if lack else _record(sources, known, shape, p) | {"started": started}
         tables = {name: merged} if lack else {name: merged, "sections.csv": sections}
-        contents = {name: storage.table_bytes(table) for name, table in tables.items()}
-        if todo or _lasting(record) != _lasting(before) or storage.differing(folder, contents):
-            notes += _write(p, contents, record, todo, show_progress)
+        contents = {name: record.table_bytes(table) for name, table in tables.items()}
+        if todo or _lasting(made) != _lasting(before) or record.differing(folder, contents):
+            notes += _write(p, contents, made, todo, show_progress)
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 
 
 def _read(path: str) -> _Source:
     """Read a table, and its companions as far as they are there and whole."""
-    folder, rows, sections, record, lack = Path(path).parent, storage.read_table(path), pd.DataFrame(), {}, ""
+    folder, rows, sections, made, lack = Path(path).parent, record.read_table(path), pd.DataFrame(), {}, ""
     try:
-        found = dataset.read_record(folder)
+        found = record.read_record(folder)
         _require(found["parameters"], _MUST_AGREE, folder / "run.json")
-        record = found
-        sections = storage.read_table(folder / "sections.csv")
+        made = found
+        sections = record.read_table(folder / "sections.csv")
         _require(sections, SECTION_COLUMNS, folder / "sections.csv")
         _require(rows, META_COLUMNS, path)
     except TableError as error:
         lack = str(error).replace(str(folder), shown(folder))
-    return _Source(path, rows, sections, record, lack)
+    return _Source(path, rows, sections, made, lack)
 
 
 def _require(found: Iterable[str], names: Iterable[str], path: str | Path) -> None:
@@ -174,14 +173,15 @@ def _with_lines(head: str, lines: pd.DataFrame, *more: str) -> str:
 def _refuse_folder(folder: Path, name: str) -> dict[str, Any]:
     """Return the record of the last merge into this table, if any; refuse the folder of another data set."""
     there = [companion for companion in _COMPANIONS if (folder / companion).exists()]
-    record = dataset.read_record(folder) if dataset.is_merged(folder) else {}
-    if there and record.get("table") != name:
-        owner = f"the merged table {record['table']}" if "table" in record else "another data set"
+    made = record.find_record(folder)
+    made = made if "sources" in made else {}
+    if there and made.get("table") != name:
+        owner = f"the merged table {made['table']}" if "table" in made else "another data set"
         raise TableError(
             f"{shown(folder)} holds {' and '.join(there)} of {owner}, which would be overwritten: "
             "set merged_meta_path to another folder"
         )
-    return record
+    return made
 
 
 def _refuse(
@@ -212,7 +212,7 @@ def _differing(known: _Parameters, names: Iterable[str]) -> dict[str, list[Any]]
 
 def _refuse_kinds(used: Sequence[_Source], arrays: Sequence[str], show: bool) -> tuple[int, ...]:
     """Refuse damaged arrays, and several shapes or types; return the shape, empty if there is no array."""
-    headers = dict(execution.attempt_all(storage.read_header, arrays, "Reading headers", show, _N_THREADS))
+    headers = dict(execution.attempt_all(npy.read_header, arrays, "Reading headers", show, _N_THREADS))
     damaged = [headers[path] for path in arrays if isinstance(headers[path], ChunkError)]
     _refuse(TableError, damaged, "file", "named in the tables cannot be used")
     kinds = Counter(
@@ -245,7 +245,7 @@ def _plan(arrays: Sequence[str], folder: Path, link_mode: str, show: bool) -> di
         what = f"on another file system than {shown(folder)}, which hard links cannot reach"
         _refuse(OutputError, away, "file", what, "; set link_mode to copy", 3)
     else:
-        storage.refuse_full_disk(folder, sum(os.path.getsize(path) for path in todo))
+        files.refuse_full_disk(folder, sum(os.path.getsize(path) for path in todo))
     return todo
 
 
@@ -278,14 +278,14 @@ def _task(path: str, folder: Path, link_mode: str, own: set[str]) -> str:
 
 def _has_same_bytes(path: str, target: Path) -> bool:
     try:
-        return ledger.file_state(path) == ledger.file_state(target) or filecmp.cmp(path, target, False)
+        return files.state(path) == files.state(target) or filecmp.cmp(path, target, False)
     except OSError:
         return False
 
 
 def _own_names(folder: Path) -> set[str]:
     try:
-        return {*json.loads((folder / ledger.HIDDEN / _OWN_NAMES).read_text("utf-8"))["files"]}
+        return {*json.loads((folder / record.HIDDEN / _OWN_NAMES).read_text("utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -327,39 +327,39 @@ def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], 
                 "table": _relative(source.path, Path(p.merged_meta_path).parent),
                 "n_rows": len(source.rows),
                 "shape": list(shape) if len(source.rows) else None,
-                "input_fingerprint": source.record.get("input_fingerprint"),
+                "input_fingerprint": source.made.get("input_fingerprint"),
             }
             for source in sources
         ],
         "on_conflict": p.on_conflict,
         "link_mode": p.link_mode,
-        **ledger.versions(),
+        **record.versions(),
     }
 
 
-def _lasting(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in _PASSING}
+def _lasting(made: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in made.items() if name not in _PASSING}
 
 
-def _write(p: Merge, contents: dict[str, bytes], record: dict, todo: dict[str, str], show: bool) -> list[str]:
+def _write(p: Merge, contents: dict[str, bytes], made: dict, todo: dict[str, str], show: bool) -> list[str]:
     """Write everything; no table is there while the arrays that it describes are replaced."""
     folder, is_update = Path(p.merged_meta_path).parent, "replace" in todo.values()
-    old = storage.move_aside(p.merged_meta_path) if is_update else None
-    for companion in _COMPANIONS if is_update or not record else ():
-        storage.remove(folder / companion)
+    old = files.move_aside(p.merged_meta_path) if is_update else None
+    for companion in _COMPANIONS if is_update or not made else ():
+        files.remove(folder / companion)
     if todo:
         _put(todo, folder, p.link_mode, show)
-    if record:  # first, since it says that the other files are of a merged set
-        storage.save_json(folder / "run.json", {**record, "ended": ledger.now()})
-    return storage.save_tables(folder, contents, old)[0]
+    if made:  # first, since it says that the other files are of a merged set
+        files.save_json(folder / "run.json", {**made, "ended": record.now()})
+    return record.save_tables(folder, contents, old)[0]
 
 
 def _put(arrays: Iterable[str], folder: Path, link_mode: str, show: bool) -> None:
     """Link or copy arrays; each appears when it is whole, and replaces what was there."""
     own = sorted(_own_names(folder).union(map(basename, arrays)))
-    storage.save_json(folder / ledger.HIDDEN / _OWN_NAMES, {"files": own})
+    files.save_json(folder / record.HIDDEN / _OWN_NAMES, {"files": own})
     is_link = link_mode == "hardlink"
-    put, what = (storage.link_file, "Linking") if is_link else (storage.copy_file, "Copying")
+    put, what = (files.link_file, "Linking") if is_link else (files.copy_file, "Copying")
     work = execution.attempt_all(lambda path: put(path, folder / basename(path)), arrays, what, show)
     failed = [outcome for _, outcome in work if isinstance(outcome, ChunkError)]
     _refuse(OutputError, failed, "file", "not copied")
@@ -371,7 +371,7 @@ def _notes(lack: str, known: _Parameters, folder: Path, names: Iterable[str]) ->
     for name, values in _differing(known, _MAY_DIFFER).items():
         each = [f"{value} in {path}" for value, path in zip(values, known, strict=True)]
         notes.append(f"{name} differs: {', '.join(each)}")
-    strangers = storage.unlisted_arrays(folder, names)
+    strangers = record.unlisted_arrays(folder, names)
     if strangers:
         text = f"{counted(len(strangers), 'array file')} in {shown(folder)} not in the merged table, kept"
         notes.append(f"{text}: {listed(strangers, 10)}")

@@ -7,39 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
-from synprep.errors import PairingError, listed, printable
+from synprep._core.chunk import Pair
+from synprep._core.errors import PairingError, listed, printable
+from synprep.params import Chunks
 
-
-class Sources(Protocol):
-    """The parameters that pairing reads; see `synprep.params.Chunks`."""
-
-    raw_em_data_path: str
-    raw_mask_data_path: str
-    em_filename_pattern: str
-    mask_filename_pattern: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The files of one chunk.
-
-    Parameters
-    ----------
-    synapse_id : str
-        Text that the file names carry.
-    em_path : Path
-        EM file.
-    mask_path : Path or None
-        Mask file; None when EM files are surveyed without masks.
-    """
-
-    synapse_id: str
-    em_path: Path
-    mask_path: Path | None = None
+__all__ = ["Pair", "Pairing", "find", "read_id", "sample", "select"]
 
 
 @dataclass(frozen=True)
@@ -65,13 +40,7 @@ class Pairing:
     passed_over: tuple[Path, ...]
 
     def as_table(self) -> pd.DataFrame:
-        """Counts and examples for a person to read.
-
-        Returns
-        -------
-        DataFrame
-            Index: what was found; columns `count` and `examples` (file names).
-        """
+        """Counts and examples for a person to read: columns `count` and `examples` (file names)."""
         twice = [path for paths in self.claimed_twice.values() for path in paths]
         found = {
             "paired": (len(self.pairs), [pair.em_path for pair in self.pairs]),
@@ -84,13 +53,7 @@ class Pairing:
         return pd.DataFrame(rows, columns=["files", "count", "examples"]).set_index("files")
 
     def all_ids(self) -> set[str]:
-        """Ids of all files, paired or not.
-
-        Returns
-        -------
-        set of str
-            Synapse ids.
-        """
+        """Ids of all files, paired or not."""
         paired = {pair.synapse_id for pair in self.pairs}
         return paired | self.em_only.keys() | self.mask_only.keys() | self.claimed_twice.keys()
 
@@ -121,7 +84,7 @@ def read_id(filename: str, pattern: str) -> str | None:
     return match[1] if match and printable(filename) == filename else None
 
 
-def find(sources: Sources) -> Pairing:
+def find(sources: Chunks) -> Pairing:
     """Pair the EM and mask files of two folders.
 
     Both folders are walked with all folders inside them; they may be the same one. A file that fits the mask
@@ -130,7 +93,7 @@ def find(sources: Sources) -> Pairing:
 
     Parameters
     ----------
-    sources : Sources
+    sources : Chunks
         A record with the two folders (absolute paths) and patterns. With an empty `raw_mask_data_path`
         every EM file makes a pair without mask.
 
@@ -181,7 +144,7 @@ def _raise_unreadable(error: OSError) -> None:
     raise PairingError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}") from error
 
 
-def _em_id(filename: str, sources: Sources) -> str | None:
+def _em_id(filename: str, sources: Chunks) -> str | None:
     equal = sources.em_filename_pattern == sources.mask_filename_pattern
     is_mask = not equal and read_id(filename, sources.mask_filename_pattern)
     return None if is_mask else read_id(filename, sources.em_filename_pattern)
@@ -201,7 +164,7 @@ def _unread(em_ids: dict[Path, str | None], mask_ids: dict[Path, str | None]) ->
     return {*em_ids, *mask_ids} - read
 
 
-def _nothing_pairs(sources: Sources, em_ids: dict, mask_ids: dict, pairing: Pairing) -> str:
+def _nothing_pairs(sources: Chunks, em_ids: dict, mask_ids: dict, pairing: Pairing) -> str:
     """Say why nothing pairs and what to change."""
     lines = ["no EM file pairs with a mask file" if sources.raw_mask_data_path else "there is no EM file"]
     kinds = [("em", "EM", em_ids), ("mask", "mask", mask_ids)]
@@ -280,22 +243,3 @@ def sample(pairs: Sequence[Pair], n_rand_samples: int, seed: int = 0) -> list[Pa
         return hashlib.sha256(f"{seed}:{pair.synapse_id}".encode()).digest()
 
     return sorted(pairs, key=rank)[:n_rand_samples]
-
-
-def ids_that_differ_in_case(pairs: Iterable[Pair]) -> list[list[str]]:
-    """Ids that a file system which ignores case would mix up.
-
-    Parameters
-    ----------
-    pairs : iterable of Pair
-        Chunks.
-
-    Returns
-    -------
-    list of list of str
-        Groups of ids that are equal but for case.
-    """
-    groups = defaultdict(list)
-    for pair in pairs:
-        groups[pair.synapse_id.casefold()].append(pair.synapse_id)
-    return [ids for ids in groups.values() if len(ids) > 1]

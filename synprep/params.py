@@ -19,9 +19,31 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pandas as pd
 import yaml
 
-from synprep.errors import ParameterError, counted
-from synprep.labels import MASK_KEYS
-from synprep.paths import resolve, shown
+from synprep._core.arrays import MASK_KEYS
+from synprep._core.errors import ParameterError, counted
+from synprep._core.paths import resolve, shown
+
+__all__ = [
+    "RECORDS",
+    "Chunks",
+    "CutoutHistogram",
+    "Fingerprint",
+    "Inspect",
+    "InspectRaw",
+    "IntensityHistogram",
+    "Merge",
+    "Preprocess",
+    "Record",
+    "SectionVariation",
+    "Survey",
+    "as_table",
+    "check",
+    "content",
+    "documentation",
+    "from_mapping",
+    "from_yaml",
+    "shown",
+]
 
 _Rule = tuple[Callable[[Any], bool], str]  # what a value must satisfy beyond its type, and how to say so
 

@@ -1,18 +1,203 @@
 """A whole data set: raw pairs in, tensors and tables out; resumable, and never stopped by a bad chunk."""
 
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import pandas as pd
 
-from synprep import chunk, execution, ledger, params, planning, storage, table
-from synprep.errors import ChunkError, LockedError, counted, listed
-from synprep.ledger import Entry
-from synprep.pairing import Pair
+from synprep import pairing, params
+from synprep._core import arrays, chunk, execution, files, problems, record, verify
+from synprep._core.chunk import Pair, RawPair
+from synprep._core.errors import (
+    ChunkError,
+    LockedError,
+    ParameterError,
+    TableError,
+    counted,
+    listed,
+    raise_failures,
+)
+from synprep._core.paths import shown
+from synprep._core.problems import Problem, grouped
+from synprep._core.record import Entry
+from synprep.pairing import Pairing
 from synprep.params import Preprocess
-from synprep.paths import shown
-from synprep.planning import Plan
+
+__all__ = ["Plan", "Problem", "Result", "grouped", "plan", "raise_failures", "run", "verify_arrays"]
+
+_N_THREADS = 8  # that wait for headers; reading them is all waiting
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do.
+
+    Parameters
+    ----------
+    pairs : tuple of Pair
+        Chunks that were asked for, sorted by synapse id.
+    done : dict of str to Entry
+        Record of those that are finished and unchanged, by synapse id.
+    todo : tuple of Pair
+        Those that are to be done.
+    problems : tuple of Problem
+        Why the others cannot be done.
+    done_state : list of int or None
+        State of the record of finished chunks when the plan was made.
+    """
+
+    pairs: tuple[Pair, ...]
+    done: dict[str, Entry]
+    todo: tuple[Pair, ...]
+    problems: tuple[Problem, ...]
+    done_state: list[int] | None
+
+
+def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
+    """Find out what there is to do; headers are checked before any array is read, and nothing is written.
+
+    Parameters
+    ----------
+    found : Pairing
+        All pairs, see `synprep.pairing.find`.
+    p : Preprocess
+        Parameters.
+    show_progress : bool
+        Print a progress bar.
+
+    Returns
+    -------
+    Plan
+        Chunks to do, chunks that are done, and problems.
+
+    Raises
+    ------
+    PairingError
+        If none of the ids of `synapse_ids_path` is paired.
+    ParameterError
+        If outputs would be read as inputs, or the output folder holds a merged data set.
+    TableError
+        If the table of ids cannot be read, or `meta.csv` is there and of another data set.
+    OutputError
+        If there is not enough free space for what is to be written.
+    """
+    _refuse_folder(p)
+    wanted = record.read_table(p.synapse_ids_path)["synapse_id"] if p.synapse_ids_path else None
+    pairs = pairing.select(found.pairs, wanted, p.max_chunks)
+    _refuse_other_data_set(found, p)
+    done_state = record.done_state(p.proc_data_path)
+    refused = _claims(found)
+    refused_ids = {problem.synapse_id for problem in refused}
+    usable = [pair for pair in pairs if pair.synapse_id not in refused_ids]
+    done = _done(usable, p) if p.resume else {}
+    rest = [pair for pair in usable if pair.synapse_id not in done]
+    todo, unusable, n_bytes = _preflight(rest, p, show_progress)
+    _say_what_is_missing(found, wanted)
+    files.refuse_full_disk(p.proc_data_path, n_bytes)
+    return Plan(tuple(pairs), done, tuple(todo), (*refused, *unusable), done_state)
+
+
+def _refuse_folder(p: Preprocess) -> None:
+    """Refuse a merged data set's folder, and one in which the walk for inputs would find outputs."""
+    if "sources" in record.find_record(p.proc_data_path):
+        raise ParameterError(f"proc_data_path {p.proc_data_path} holds a merged data set: set another folder")
+    name = record.filename("1", (2, 256, 256, 52))
+    for kind in ("em", "mask"):
+        folder, pattern = getattr(p, f"raw_{kind}_data_path"), getattr(p, f"{kind}_filename_pattern")
+        is_inside = Path(os.path.realpath(p.proc_data_path)).is_relative_to(os.path.realpath(folder))
+        if is_inside and pairing.read_id(name, pattern):
+            raise ParameterError(
+                f"proc_data_path {p.proc_data_path} must not be in raw_{kind}_data_path {folder}: "
+                f"the next run would take outputs such as {name} for inputs"
+            )
+
+
+def _refuse_other_data_set(found: Pairing, p: Preprocess) -> None:
+    """Refuse to replace a table that lists chunks which this input has never had."""
+    ids = _listed_ids(p) if p.resume else set()
+    strange = sorted(ids - found.all_ids())
+    before = record.find_record(p.proc_data_path).get("parameters", {})
+    is_same = all(
+        before.get(name) == getattr(p, name) for name in ("raw_em_data_path", "em_filename_pattern")
+    )
+    if strange and not is_same:
+        raise TableError(
+            f"{Path(p.proc_data_path, 'meta.csv')} seems to be of another data set: {len(strange)} of its "
+            f"{len(ids)} chunks are not in {p.raw_em_data_path} ({listed(strange, 3)}); set another "
+            "proc_data_path, or resume to false to move the old table aside"
+        )
+
+
+def _listed_ids(p: Preprocess) -> set[str]:
+    path = Path(p.proc_data_path, "meta.csv")
+    return {*record.read_table(path)["synapse_id"]} if path.exists() else set()
+
+
+def _done(pairs: Iterable[Pair], p: Preprocess) -> dict[str, Entry]:
+    """Record of the chunks whose parameters, inputs and output are those of the record."""
+    entries, key = record.read_done(p.proc_data_path), record.key_of(params.content(p))
+    known = {pair: entries[pair.synapse_id] for pair in pairs if pair.synapse_id in entries}
+    return {
+        pair.synapse_id: entry
+        for pair, entry in known.items()
+        if entry.key == key
+        and entry.inputs == pair.state()
+        and entry.output == files.state(Path(p.proc_data_path, entry.row["filename"]))
+    }
+
+
+def _claims(found: Pairing) -> list[Problem]:
+    """Ids that several files claim, which are not paired."""
+    kind = "claimed by several files"
+    return [
+        Pair(synapse_id, None).locate(Problem(kind=kind, file=listed(paths)), "pairing")
+        for synapse_id, paths in found.claimed_twice.items()
+    ]
+
+
+def _preflight(
+    pairs: Sequence[Pair], p: Preprocess, show_progress: bool
+) -> tuple[list[Pair], list[Problem], int]:
+    """Check headers: pairs that can be done, why others cannot, and how many bytes will be written."""
+    checked = execution.attempt_all(_check, pairs, "Checking headers", show_progress, _N_THREADS)
+    todo, unusable, n_bytes = [], [], 0
+    for pair, shape_xyz in sorted(checked, key=lambda outcome: outcome[0].synapse_id):
+        if isinstance(shape_xyz, ChunkError):
+            unusable.append(pair.locate(problems.of_error(shape_xyz), "preflight"))
+        else:
+            todo.append(pair)
+            n_bytes += _n_output_bytes(shape_xyz, p)
+    return todo, unusable, n_bytes
+
+
+def _check(pair: Pair) -> tuple[int, int, int]:
+    """Check a pair's id and headers; return its shape."""
+    if {"/", "\\"} & {*pair.synapse_id}:
+        raise ChunkError("synapse id would leave the output folder", pair.synapse_id)
+    with pair.open() as raw:
+        return raw.shape
+
+
+def _bounds(shape_xyz: tuple[int, int, int], p: Preprocess) -> tuple[int, int]:
+    return arrays.crop_bounds(shape_xyz[2], p.axial_to_sagittal_spacing, p.n_sections)
+
+
+def _n_output_bytes(shape_xyz: tuple[int, int, int], p: Preprocess) -> int:
+    start, stop = _bounds(shape_xyz, p)
+    n_channels = len(p.output_channel_desc) + 1 if p.cut_intensity_with_seg_masks else 2
+    return 128 + n_channels * prod(shape_xyz[:2]) * (stop - start)
+
+
+def _say_what_is_missing(found: Pairing, wanted: Iterable[str] | None) -> None:
+    """Print which ids were asked for in vain; after the progress bar, which takes with it what was there."""
+    missing = sorted({*(wanted if wanted is not None else ())} - {pair.synapse_id for pair in found.pairs})
+    if missing:
+        print(f"{counted(len(missing), 'id')} of synapse_ids_path not paired: {listed(missing)}")
 
 
 @dataclass(frozen=True)
@@ -21,37 +206,32 @@ class Result:
 
     Parameters
     ----------
-    meta, sections, problems : DataFrame
-        As in `meta.csv`, `sections.csv` and `problems.csv`.
+    meta, sections : DataFrame
+        As in `meta.csv` and `sections.csv`.
+    problems : tuple of Problem
+        As in `problems.csv`.
     counts : dict of str to int
         Chunks that are paired, done (by this run), skipped (finished before), failed and warned of.
-    input_fingerprint : str
-        See `synprep.ledger.fingerprint`.
+    inputs_hash : str
+        SHA-256 of the input list: which files, of which size, make which chunk.
     notes : tuple of str
         Where the results are, and what a person should know besides.
     """
 
     meta: pd.DataFrame
     sections: pd.DataFrame
-    problems: pd.DataFrame
+    problems: tuple[Problem, ...]
     counts: dict[str, int]
-    input_fingerprint: str
+    inputs_hash: str
     notes: tuple[str, ...]
 
     @property
     def failures(self) -> dict[str, str]:
         """Reason by synapse id for each chunk that could not be processed."""
-        errors = self.problems[self.problems["severity"] == "error"]
-        return dict(zip(errors["synapse_id"], errors["problem"], strict=True))
+        return {one.synapse_id: one.text for one in self.problems if one.severity == "error"}
 
     def summary(self) -> pd.DataFrame:
-        """Counts of the data set; the same whether the run did it all or resumed.
-
-        Returns
-        -------
-        DataFrame
-            Index: what is counted; column `count`.
-        """
+        """Counts of the data set, the same whether the run did it all or resumed; index `what`."""
         counts = {
             "chunks paired": self.counts["paired"],
             "chunks processed": len(self.meta),
@@ -74,7 +254,7 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     Parameters
     ----------
     plan : Plan
-        What to do, see `synprep.planning.make`.
+        What to do.
     p : Preprocess
         The parameters of the plan.
     show_progress : bool
@@ -83,7 +263,7 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     Returns
     -------
     Result
-        Tables, counts and notes.
+        Tables, problems, counts and notes.
 
     Raises
     ------
@@ -92,28 +272,19 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     OutputError
         If the output cannot be written: a full disk, a quota, no permission.
     """
-    started, folder = ledger.now(), Path(p.proc_data_path)
-    with ledger.locked(folder):
-        if ledger.record_state(folder) != plan.record_state:
+    started, folder = record.now(), Path(p.proc_data_path)
+    with record.locked(folder):
+        if record.done_state(folder) != plan.done_state:
             raise LockedError(f"another run has written to {folder} in the meantime: run again")
-        old = _prepare(plan, p)
-        entries, problems = dict(plan.done), list(plan.problems)
-        work = execution.attempt_all(
-            partial(_process_and_save, p=p),
-            plan.todo,
-            "Preprocessing",
-            show_progress,
-            p.n_workers,
-            p.scheduler,
-            partial(chunk.expect, p=p),
-        )
-        for pair, outcome in work:
+        aside = _prepare(plan, p)
+        entries, failed = dict(plan.done), []
+        for pair, outcome in _work(plan, p, show_progress):
             if isinstance(outcome, ChunkError):
-                problems.append(planning.problem_row(pair, "error", "processing", outcome.problem))
+                failed.append(pair.locate(problems.of_error(outcome), "processing"))
             else:
-                ledger.append(folder, outcome)
+                record.append_done(folder, outcome)
                 entries[pair.synapse_id] = outcome
-        return _finish(plan, p, entries, problems, old, started)
+        return _finish(plan, p, entries, failed, aside, started)
 
 
 def _prepare(plan: Plan, p: Preprocess) -> Path | None:
@@ -121,121 +292,139 @@ def _prepare(plan: Plan, p: Preprocess) -> Path | None:
     folder = Path(p.proc_data_path)
     if not plan.todo:
         return None
-    ledger.sign(folder)
-    storage.clean_up(folder)
-    ledger.tidy(folder)
-    if p.resume and not _listed_ids(folder) & {pair.synapse_id for pair in plan.todo}:
+    record.sign(folder)
+    _tidy(folder)
+    if p.resume and not _listed_ids(p) & {pair.synapse_id for pair in plan.todo}:
         return None
-    aside = storage.move_aside(folder / "meta.csv")
+    aside = files.move_aside(folder / "meta.csv")
     for name in ("sections.csv", "run.json"):
-        storage.remove(folder / name)
+        files.remove(folder / name)
     return aside
 
 
-def _listed_ids(folder: Path) -> set[str]:
-    path = folder / "meta.csv"
-    return {*storage.read_table(path)["synapse_id"]} if path.exists() else set()
+def _tidy(folder: Path) -> None:
+    """Remove what killed runs, and workers that died, have left."""
+    files.clean_up(folder)
+    record.tidy_done(folder)
 
 
-def _process_and_save(pair: Pair, p: Preprocess) -> Entry:
-    """Process one chunk and write its tensor; what is returned is small."""
-    inputs = ledger.input_state(pair)
-    processed = chunk.process(pair, p)
-    path = Path(p.proc_data_path, processed.row["filename"])
-    storage.save_array(path, processed.tensor_cxyz)
-    output = ledger.file_state(path)
-    key = ledger.key_of(params.content(p))
-    return Entry(key, inputs, output, processed.row, processed.sections, processed.warnings)
+def _work(plan: Plan, p: Preprocess, show_progress: bool) -> Iterable[tuple[Pair, Entry | ChunkError]]:
+    where = (p.n_workers, p.scheduler)
+    process, prepare = partial(_process, p=p), partial(_open, p=p)
+    return execution.attempt_all(process, plan.todo, "Preprocessing", show_progress, *where, prepare)
+
+
+def _open(pair: Pair, p: Preprocess) -> RawPair:
+    """Open a pair when it begins to wait for a thread, and let the sections be fetched that will be kept."""
+    raw = pair.open()
+    raw.fetch(_bounds(raw.shape, p))
+    return raw
+
+
+def _process(raw: RawPair, p: Preprocess) -> Entry:
+    content = params.content(p)
+    with raw:
+        return chunk.process(raw, p.proc_data_path, record.key_of(content), **content)
 
 
 def _finish(
-    plan: Plan, p: Preprocess, entries: dict[str, Entry], problems: list, old: Path | None, started: str
+    plan: Plan,
+    p: Preprocess,
+    entries: dict[str, Entry],
+    failed: list[Problem],
+    aside: Path | None,
+    started: str,
 ) -> Result:
     """Write the tables, where they changed, and say what a person should know."""
     folder = Path(p.proc_data_path)
+    found = _all_problems(plan, entries, failed)
+    meta = record.meta_table(entry.row for entry in entries.values())
+    sections = record.sections_table({key: entry.sections for key, entry in entries.items()})
+    tables = {"meta.csv": meta, "sections.csv": sections, "problems.csv": problems.table(found)}
+    contents = {name: record.table_bytes(table) for name, table in tables.items()}
+    kept, is_changed = record.save_tables(folder, contents, aside)
+    counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
+    is_idle = counts["done"] == 0 and not is_changed
+    if not is_idle:
+        _tidy(folder)
+        files.save_json(folder / "run.json", _provenance(p, counts, inputs_hash, started))
+    notes = [_headline(entries, counts, is_idle), f"tensors and tables are in {shown(folder)}", *kept]
+    notes += [*_strangers(folder, meta), *problems.shared(found, len(entries))]
+    return Result(meta, sections, tuple(found), counts, inputs_hash, tuple(notes))
+
+
+def _all_problems(plan: Plan, entries: dict[str, Entry], failed: list[Problem]) -> list[Problem]:
+    """Errors of the plan and of the work, and the warnings of finished chunks; in the order of ids."""
     by_id = {pair.synapse_id: pair for pair in plan.pairs}
-    problems += [
-        planning.problem_row(by_id[synapse_id], "warning", "result", warning)
+    warnings = [
+        by_id[synapse_id].locate(warning, "result")
         for synapse_id, entry in entries.items()
         for warning in entry.warnings
     ]
-    tables = {
-        "meta.csv": table.meta_table(entry.row for entry in entries.values()),
-        "sections.csv": table.sections_table({key: entry.sections for key, entry in entries.items()}),
-        "problems.csv": table.problems_table(problems),
+    return sorted([*plan.problems, *failed, *warnings], key=lambda one: one.synapse_id)
+
+
+def _counts(plan: Plan, found: Iterable[Problem], n_failed_now: int) -> dict[str, int]:
+    ids = {
+        severity: {one.synapse_id for one in found if one.severity == severity}
+        for severity in ("error", "warning")
     }
-    contents = {name: storage.table_bytes(content) for name, content in tables.items()}
-    notes, is_changed = storage.save_tables(folder, contents, old)
-    counts = _counts(plan, tables["problems.csv"])
-    fingerprint = ledger.fingerprint(plan.pairs, p)
-    is_idle = counts["done"] == 0 and not is_changed
-    if not is_idle:
-        storage.clean_up(folder)  # of workers that died
-        ledger.tidy(folder)
-        storage.save_json(folder / "run.json", _provenance(p, counts, fingerprint, started))
-    head = f"{counted(len(entries), 'chunk')} finished: {counts['done']} now, {counts['skipped']} before"
-    head += "; nothing was left to do, nothing was written" if is_idle else ""
-    notes = [
-        head,
-        f"tensors and tables are in {shown(folder)}",
-        *notes,
-        *_strangers(folder, tables["meta.csv"]),
-    ]
-    notes += shared_warnings(tables["problems.csv"], len(entries))
-    return Result(*tables.values(), counts, fingerprint, tuple(notes))
-
-
-def _counts(plan: Plan, problems: pd.DataFrame) -> dict[str, int]:
-    severities = {name: set(rows["synapse_id"]) for name, rows in problems.groupby("severity")}
-    n_failed = len(severities.get("error", ()))
     return {
         "paired": len(plan.pairs),
-        "done": len(plan.todo) - sum(problems["stage"] == "processing"),
+        "done": len(plan.todo) - n_failed_now,
         "skipped": len(plan.done),
-        "failed": n_failed,
-        "warned": len(severities.get("warning", ())),
+        "failed": len(ids["error"]),
+        "warned": len(ids["warning"]),
     }
+
+
+def _inputs_hash(pairs: Sequence[Pair], p: Preprocess) -> str:
+    """SHA-256 over id, relative path and size of each file; the same where a data set was copied to."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        for path, folder in ((pair.em_path, p.raw_em_data_path), (pair.mask_path, p.raw_mask_data_path)):
+            size = (files.state(path) or [None])[0]
+            relative = Path(path).relative_to(folder).as_posix()
+            digest.update(f"{pair.synapse_id}\t{relative}\t{size}\n".encode())
+    return digest.hexdigest()
+
+
+def _provenance(p: Preprocess, counts: dict[str, int], inputs_hash: str, started: str) -> dict:
+    return {
+        "parameters": asdict(p),
+        **record.versions(),
+        "counts": counts,
+        "input_fingerprint": inputs_hash,
+        "started": started,
+        "ended": record.now(),
+    }
+
+
+def _headline(entries: dict[str, Entry], counts: dict[str, int], is_idle: bool) -> str:
+    text = f"{counted(len(entries), 'chunk')} finished: {counts['done']} now, {counts['skipped']} before"
+    return text + ("; nothing was left to do, nothing was written" if is_idle else "")
 
 
 def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:
-    strangers = storage.unlisted_arrays(folder, meta["filename"])
+    strangers = record.unlisted_arrays(folder, meta["filename"])
     n_files = counted(len(strangers), "array file")
     return [f"{n_files} not in meta.csv, kept: {listed(strangers, 10)}"] if strangers else []
 
 
-def shared_warnings(problems: pd.DataFrame, n_chunks: int) -> list[str]:
-    """Say once what most chunks share, with the parameter to look at.
+def verify_arrays(p: Preprocess) -> dict[str, str]:
+    """Read every tensor again and compare it with the tables, if the parameter `verify` asks for it.
 
     Parameters
     ----------
-    problems : DataFrame
-        As in `problems.csv`.
-    n_chunks : int
-        Number of chunks that were processed.
+    p : Preprocess
+        Parameters of the run.
 
     Returns
     -------
-    list of str
-        One text for each warning that more than half of the chunks have.
+    dict of str to str
+        File name and problems by synapse id for each damaged tensor; empty if there is none.
     """
-    warnings = problems[problems["severity"] == "warning"]["problem"]
-    texts = []
-    for kind, same in warnings.groupby(warnings.map(planning.kind_of)):
-        found = same.str.extract(r"labels found: (.*)\)")[0].dropna()
-        values = sorted({value for text in found for value in text.split(", ")}, key=lambda v: (len(v), v))
-        detail = f"; labels found: {listed(values, 10)}" if values else ""
-        if 2 * len(same) > n_chunks:
-            share = f"{len(same):,} of {counted(n_chunks, 'chunk')}"
-            texts.append(f"{share}: {kind}{detail}: see {chunk.HINTS[kind]}")
-    return texts
-
-
-def _provenance(p: Preprocess, counts: dict[str, int], fingerprint: str, started: str) -> dict:
-    return {
-        "parameters": asdict(p),
-        **ledger.versions(),
-        "counts": counts,
-        "input_fingerprint": fingerprint,
-        "started": started,
-        "ended": ledger.now(),
-    }
+    if not p.verify:
+        return {}
+    data = record.load(p.proc_data_path)
+    return verify.damaged(verify.check(data, n_workers=p.n_workers, scheduler=p.scheduler), data)

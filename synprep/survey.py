@@ -8,10 +8,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synprep import chunk, execution, sections
-from synprep.errors import ChunkError, FailedChunksError, PairingError, ParameterError, listed
-from synprep.pairing import Pair
-from synprep.params import CutoutHistogram, IntensityHistogram, SectionVariation, Survey
+from synprep._core import arrays, chunk, execution, problems
+from synprep._core.chunk import Pair
+from synprep._core.errors import (
+    FailedChunksError,
+    PairingError,
+    ParameterError,
+    listed,
+    raise_failures,
+)
+from synprep.params import CutoutHistogram, SectionVariation, Survey
+
+__all__ = [
+    "Surveyed",
+    "choose_example",
+    "cutout_classes",
+    "cutout_report",
+    "cutout_table",
+    "example_table",
+    "intensity_report",
+    "intensity_table",
+    "raise_failures",
+    "run",
+    "strip",
+    "variation_report",
+    "variation_table",
+]
 
 _PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -25,10 +47,10 @@ class Surveyed:
     synapse_ids : tuple of str
         Chunks that were read, in the order of the sample.
     sections : DataFrame
-        One row per section of every chunk, full depth: synapse_id, the columns of
-        `synprep.chunk.describe_sections`, and is_kept, True where the crop keeps the section.
+        One row per section of every chunk, full depth: synapse_id, z, cutout_fraction, mean and std of the
+        imaged pixels, is_blanked, and is_kept, True where the crop keeps the section.
     counts : (256,) int64 ndarray
-        Pixels by intensity, of the sections at or below the cutout threshold, full depth.
+        Pixels by intensity, of the sections that are not blanked, full depth.
     kept_counts : (256,) int64 ndarray
         Pixels by intensity, of all sections that the crop keeps, with the pixels of blanked sections as 0.
     example : (z, 256) int64 ndarray or None
@@ -71,21 +93,17 @@ def run(pairs: Sequence[Pair], p: Survey, example: Pair | None = None) -> Survey
     outcomes = execution.attempt_all(survey_one, pairs, "Surveying", True, p.n_workers, p.scheduler)
     by_id = {pair.synapse_id: outcome for pair, outcome in outcomes}
     by_id = {pair.synapse_id: by_id[pair.synapse_id] for pair in pairs}  # in the order of the sample
-    failures = {key: outcome.problem for key, outcome in by_id.items() if isinstance(outcome, ChunkError)}
+    failures = problems.reasons(by_id)
     read = {key: outcome for key, outcome in by_id.items() if key not in failures}
     if not read:
         raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
-    kept_example = read[example.synapse_id].histogram if example and example.synapse_id in read else None
-    if example and kept_example is None:
-        kept_example = chunk.load_histogram(example.em_path)
+    sections = [pd.DataFrame({"synapse_id": key} | one.sections) for key, one in read.items()]
     return Surveyed(
         tuple(read),
-        pd.concat(
-            [pd.DataFrame({"synapse_id": key} | one.sections) for key, one in read.items()], ignore_index=True
-        ),
+        pd.concat(sections, ignore_index=True),
         sum(one.counts for one in read.values()),
         sum(one.kept_counts for one in read.values()),
-        kept_example,
+        _histogram_of(example, read),
         failures,
     )
 
@@ -101,14 +119,27 @@ class _One:
 
 
 def _survey_chunk(pair: Pair, p: Survey, example: Pair | None) -> _One:
-    histogram = chunk.load_histogram(pair.em_path)
-    described = chunk.describe_sections(sections.moments(histogram, p.cutout_pixel_value), p)
-    described["is_kept"] = chunk.is_kept(len(histogram), p)
-    is_kept, is_blanked = described["is_kept"], described["is_blanked"]
+    with pair.open_em() as em:
+        histogram = chunk.histogram(em)
+    z = np.arange(len(histogram))
+    start, stop = arrays.crop_bounds(len(z), p.axial_to_sagittal_spacing, p.n_sections)
+    is_kept = (start <= z) & (z < stop)
+    moments = arrays.moments(histogram, p.cutout_pixel_value)
+    columns = {"z": z} | arrays.describe_sections(moments, p.cutout_threshold) | {"is_kept": is_kept}
+    is_blanked = columns["is_blanked"]
     kept_counts = histogram[is_kept & ~is_blanked].sum(axis=0)
     kept_counts[0] += histogram[is_kept & is_blanked].sum()
     counts = histogram[~is_blanked].sum(axis=0)
-    return _One(described, counts, kept_counts, histogram if pair == example else None)
+    return _One(columns, counts, kept_counts, histogram if pair == example else None)
+
+
+def _histogram_of(example: Pair | None, read: dict[str, _One]) -> np.ndarray | None:
+    if example is None:
+        return None
+    if example.synapse_id in read:
+        return read[example.synapse_id].histogram
+    with example.open_em() as em:
+        return chunk.histogram(em)
 
 
 def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:
@@ -127,9 +158,9 @@ def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:
         The record `cutout_histogram.json`: bins over 0 to 1, counts of sections, and fractions of sections at
         or below, and above, the threshold: of all sections, and of those that the crop keeps.
     """
-    fractions, kept = surveyed.sections["cutout_fraction"], surveyed.sections["is_kept"]
+    fractions, is_above = surveyed.sections["cutout_fraction"], surveyed.sections["is_blanked"]
+    is_kept = surveyed.sections["is_kept"]
     section_counts, bin_edges = np.histogram(fractions, bins=p.n_bins, range=(0.0, 1.0))
-    is_above = fractions > p.cutout_threshold
     return {
         "synapse_ids": list(surveyed.synapse_ids),
         "n_chunks": len(surveyed.synapse_ids),
@@ -139,36 +170,41 @@ def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:
         "section_counts": section_counts,
         "fraction_at_or_below_threshold": float((~is_above).mean()),
         "fraction_above_threshold": float(is_above.mean()),
-        "kept_fraction_at_or_below_threshold": float((~is_above)[kept].mean()),
-        "kept_fraction_above_threshold": float(is_above[kept].mean()),
+        "kept_fraction_at_or_below_threshold": float((~is_above)[is_kept].mean()),
+        "kept_fraction_above_threshold": float(is_above[is_kept].mean()),
     }
 
 
-def cutout_classes(surveyed: Surveyed, p: CutoutHistogram) -> pd.DataFrame:
+def cutout_table(report: dict[str, Any]) -> pd.DataFrame:
+    """Fractions of sections of a cutout report, a row each for all and for kept sections."""
+    columns = ["fraction_at_or_below_threshold", "fraction_above_threshold"]
+    values = [[report[name] for name in columns], [report[f"kept_{name}"] for name in columns]]
+    return pd.DataFrame(values, index=["all sections", "kept sections"], columns=columns)
+
+
+def cutout_classes(surveyed: Surveyed) -> pd.DataFrame:
     """Count the sections that are clean, partly cut out, and wholly black.
 
     Parameters
     ----------
     surveyed : Surveyed
         Result of `run`.
-    p : CutoutHistogram
-        Parameters.
 
     Returns
     -------
     DataFrame
-        Number of sections; rows clean (cutout fraction at or below the threshold: real tissue has a few such
-        pixels), partly cut, and wholly black (1); columns `all sections` and `kept sections`.
+        Number of sections; rows clean (not blanked: real tissue has a few pixels of the cutout value),
+        partly cut, and wholly black (cutout fraction 1); columns `all sections` and `kept sections`.
     """
-    fractions, is_kept = surveyed.sections["cutout_fraction"], surveyed.sections["is_kept"]
-    is_black = fractions == 1
-    is_clean = (fractions <= p.cutout_threshold) & ~is_black
+    sections = surveyed.sections
+    is_black = sections["cutout_fraction"] == 1
+    is_clean = ~sections["is_blanked"] & ~is_black
     classes = {"clean": is_clean, "partly cut": ~is_clean & ~is_black, "wholly black": is_black}
-    counts = {name: [one.sum(), (one & is_kept).sum()] for name, one in classes.items()}
+    counts = {name: [one.sum(), (one & sections["is_kept"]).sum()] for name, one in classes.items()}
     return pd.DataFrame.from_dict(counts, orient="index", columns=["all sections", "kept sections"])
 
 
-def strip(surveyed: Surveyed, pairs: Sequence[Pair], p: CutoutHistogram, n_sections: int = 4) -> pd.DataFrame:
+def strip(surveyed: Surveyed, pairs: Sequence[Pair], n_sections: int = 4) -> pd.DataFrame:
     """Load the sections whose cutout fraction is nearest to the threshold, to see what it decides.
 
     Parameters
@@ -177,38 +213,44 @@ def strip(surveyed: Surveyed, pairs: Sequence[Pair], p: CutoutHistogram, n_secti
         Result of `run`.
     pairs : sequence of Pair
         The chunks that were surveyed.
-    p : CutoutHistogram
-        Parameters.
     n_sections : int
         How many sections to load on each side of the threshold, at most.
 
     Returns
     -------
     DataFrame
-        synapse_id, z (full depth), cutout_fraction, is_blanked, em ((x, y) uint8 ndarray); by the fraction.
+        synapse_id, z (full depth), cutout_fraction, is_blanked, em ((x, y) uint8 ndarray); in the order of
+        the fraction.
 
     Raises
     ------
     ChunkError
         If a file cannot be read any more.
     """
-    z = surveyed.sections.groupby("synapse_id", sort=False).cumcount()
-    columns = surveyed.sections[["synapse_id", "cutout_fraction", "is_blanked"]].assign(z=z)
-    fractions = columns["cutout_fraction"].to_numpy()
-    nearest = columns.iloc[sections.nearest_to_threshold(fractions, p.cutout_threshold, n_sections)]
-    paths = {pair.synapse_id: pair.em_path for pair in pairs}
-    em = [chunk.load_section(paths[one.synapse_id], one.z) for one in nearest.itertuples()]
-    return nearest[["synapse_id", "z", "cutout_fraction", "is_blanked"]].assign(em=em).reset_index(drop=True)
+    nearest = _nearest(surveyed.sections, n_sections)
+    by_id, em = {pair.synapse_id: pair for pair in pairs}, {}
+    for synapse_id, rows in nearest.groupby("synapse_id"):  # each file is opened once
+        with by_id[synapse_id].open_em() as file:
+            em |= {row: file.read(z, z + 1)[:, :, 0].copy() for row, z in rows["z"].items()}
+    columns = ["synapse_id", "z", "cutout_fraction", "is_blanked"]
+    return nearest[columns].assign(em=[em[row] for row in nearest.index])
 
 
-def intensity_report(surveyed: Surveyed, p: IntensityHistogram) -> dict[str, Any]:
-    """Intensity histogram of the sections at or below the threshold, with mean and standard deviation.
+def _nearest(sections: pd.DataFrame, n_sections: int) -> pd.DataFrame:
+    """Sections nearest to the threshold: the last that are not blanked, then the first that are."""
+    ordered = sections.sort_values("cutout_fraction", kind="stable")
+    kept, blanked = ordered[~ordered["is_blanked"]], ordered[ordered["is_blanked"]]
+    return pd.concat([kept.tail(n_sections), blanked.head(n_sections)]).reset_index(drop=True)
+
+
+def intensity_report(surveyed: Surveyed, p: Survey) -> dict[str, Any]:
+    """Intensity histogram of the sections that are not blanked, with mean and standard deviation.
 
     Parameters
     ----------
     surveyed : Surveyed
         Result of `run`.
-    p : IntensityHistogram
+    p : Survey
         Parameters.
 
     Returns
@@ -217,8 +259,8 @@ def intensity_report(surveyed: Surveyed, p: IntensityHistogram) -> dict[str, Any
         The record `intensity_histogram.json`: counts of pixels by intensity; mean and std of imaged pixels on
         0..255 and on 0..1; the latter also over all pixels of the kept sections with blanked ones as 0.
     """
-    mean, std = sections.mean_and_std(sections.imaged(surveyed.counts, p.cutout_pixel_value))
-    mean_with_blanks, std_with_blanks = sections.mean_and_std(surveyed.kept_counts)
+    mean, std = arrays.mean_and_std(arrays.imaged(surveyed.counts, p.cutout_pixel_value))
+    mean_with_blanks, std_with_blanks = arrays.mean_and_std(surveyed.kept_counts)
     return {
         "synapse_ids": list(surveyed.synapse_ids),
         "n_sections_used": int((~surveyed.sections["is_blanked"]).sum()),
@@ -232,71 +274,8 @@ def intensity_report(surveyed: Surveyed, p: IntensityHistogram) -> dict[str, Any
     }
 
 
-def variation_report(surveyed: Surveyed) -> dict[str, Any]:
-    """Ratios of the mean intensities of neighbouring sections.
-
-    Parameters
-    ----------
-    surveyed : Surveyed
-        Result of `run`.
-
-    Returns
-    -------
-    dict
-        The record `section_variation.json`: mean of section z / mean of section z + 1 for all neighbours at
-        or below the threshold, means over imaged pixels; and the ratios' mean, std and percentiles 5, 25, 50,
-        75 and 95.
-    """
-    by_chunk = surveyed.sections.groupby("synapse_id", sort=False)
-    ratios = np.concatenate(
-        [
-            sections.neighbour_ratios(rows["mean"].to_numpy(), ~rows["is_blanked"].to_numpy())
-            for _, rows in by_chunk
-        ]
-    )
-    some = ratios if ratios.size else np.array([np.nan])
-    return {
-        "synapse_ids": list(surveyed.synapse_ids),
-        "n_section_pairs": len(ratios),
-        "ratios": ratios,
-        "mean": float(some.mean()),
-        "std": float(some.std()),
-        "percentiles": np.percentile(some, _PERCENTILES),
-    }
-
-
-def cutout_table(report: dict[str, Any]) -> pd.DataFrame:
-    """Numbers of a cutout report for a person to read.
-
-    Parameters
-    ----------
-    report : dict
-        See `cutout_report`.
-
-    Returns
-    -------
-    DataFrame
-        Fractions of sections; a row each for all and for kept sections.
-    """
-    columns = ["fraction_at_or_below_threshold", "fraction_above_threshold"]
-    values = [[report[name] for name in columns], [report[f"kept_{name}"] for name in columns]]
-    return pd.DataFrame(values, index=["all sections", "kept sections"], columns=columns)
-
-
 def intensity_table(report: dict[str, Any]) -> pd.DataFrame:
-    """Numbers of an intensity report for a person to read.
-
-    Parameters
-    ----------
-    report : dict
-        See `intensity_report`.
-
-    Returns
-    -------
-    DataFrame
-        Mean and standard deviation, a row each for imaged pixels on 0..255 and on 0..1, and for all pixels of
-        the kept sections with blanked ones as 0.
-    """
+    """Mean and standard deviation of an intensity report: imaged pixels on both scales, and with blanks."""
     rows = {
         "imaged pixels, 0 to 255": (report["mean"], report["std"]),
         "imaged pixels, 0 to 1": (report["intensity_mean"], report["intensity_std"]),
@@ -308,19 +287,39 @@ def intensity_table(report: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "standard deviation"])
 
 
-def variation_table(report: dict[str, Any]) -> pd.DataFrame:
-    """Numbers of a variation report for a person to read.
+def variation_report(surveyed: Surveyed) -> dict[str, Any]:
+    """Ratios of the mean intensities of neighbouring sections.
 
     Parameters
     ----------
-    report : dict
-        See `variation_report`.
+    surveyed : Surveyed
+        Result of `run`.
 
     Returns
     -------
-    DataFrame
-        One column of numbers: how many ratios, their mean, standard deviation and percentiles.
+    dict
+        The record `section_variation.json`: mean of section z / mean of section z + 1 for all neighbours that
+        are not blanked, means over imaged pixels; and the ratios' mean, std and percentiles.
     """
+    by_chunk = surveyed.sections.groupby("synapse_id", sort=False)
+    parts = [
+        arrays.neighbour_ratios(rows["mean"].to_numpy(), ~rows["is_blanked"].to_numpy())
+        for _, rows in by_chunk
+    ]
+    ratios = np.concatenate(parts)
+    some = ratios if ratios.size else np.array([np.nan])
+    return {
+        "synapse_ids": list(surveyed.synapse_ids),
+        "n_section_pairs": len(ratios),
+        "ratios": ratios,
+        "mean": float(some.mean()),
+        "std": float(some.std()),
+        "percentiles": np.percentile(some, _PERCENTILES),
+    }
+
+
+def variation_table(report: dict[str, Any]) -> pd.DataFrame:
+    """One column of numbers of a variation report: how many ratios, their mean, std and percentiles."""
     percentiles = {f"{q} %": value for q, value in zip(_PERCENTILES, report["percentiles"], strict=True)}
     numbers = {"mean": report["mean"], "standard deviation": report["std"], **percentiles}
     return pd.DataFrame({"ratio": {"section pairs": report["n_section_pairs"], **numbers}})
@@ -352,7 +351,8 @@ def choose_example(pairs: Sequence[Pair], sampled: Sequence[Pair], p: SectionVar
     wanted = p.example_synapse_id or sampled[0].synapse_id
     if wanted not in by_id:
         raise PairingError(f"example_synapse_id {wanted!r} is not paired; ids that are: {listed(by_id)}")
-    n_sections = chunk.depth(by_id[wanted].em_path)
+    with by_id[wanted].open_em() as em:
+        n_sections = em.header.shape[2]
     if p.section_index + 1 >= n_sections:
         raise ParameterError(
             f"section_index must be from 0 to {n_sections - 2} for chunk {wanted}, which has {n_sections} "
@@ -379,13 +379,25 @@ def example_table(surveyed: Surveyed, p: SectionVariation) -> tuple[pd.DataFrame
     numbers : DataFrame
         Mean and standard deviation of the imaged pixels of the three.
     """
-    histograms = sections.imaged(surveyed.example, p.cutout_pixel_value)
+    histograms = arrays.imaged(surveyed.example, p.cutout_pixel_value)
     section, following = histograms[p.section_index], histograms[p.section_index + 1]
-    transform = p.intensity_slope, p.intensity_intercept
     names = [f"section {p.section_index}", f"section {p.section_index + 1}"]
     names.append(f"{names[1]}, transformed")
-    columns = [section, following, sections.transformed_histogram(following, *transform)]
-    moments = [sections.mean_and_std(counts) for counts in (section, following)]
-    moments.append(sections.mean_and_std(following, sections.linear_transform(*transform)))
+    transformed = np.clip(p.intensity_slope * arrays.INTENSITIES + p.intensity_intercept, 0.0, 255.0)
+    columns = [section, following, _transformed(following, p.intensity_slope, p.intensity_intercept)]
+    moments = [arrays.mean_and_std(counts) for counts in (section, following)]
+    moments.append(arrays.mean_and_std(following, transformed))
     counts = pd.DataFrame(dict(zip(names, columns, strict=True))).rename_axis("intensity")
     return counts, pd.DataFrame(moments, index=names, columns=["mean", "std"]).astype(float)
+
+
+def _transformed(counts: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Histogram of the intensities after a linear transform, (256,) float64; those outside at the ends.
+
+    The pixels of each intensity are spread evenly over the width of its bin before the transform, as they
+    were before they were rounded; otherwise rounding leaves gaps and spikes that are not in the data.
+    """
+    edges = np.arange(257) - 0.5
+    below = np.concatenate([[0], np.cumsum(counts)])
+    inner = np.interp(edges[1:-1], slope * edges + intercept, below)
+    return np.diff(np.concatenate([[0], inner, below[-1:]]))

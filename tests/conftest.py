@@ -1,9 +1,14 @@
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
 import pytest
+
+from synprep import pairing, params, preprocess
+from synprep._core import chunk
+from synprep._core.chunk import Pair
 
 PROJECT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(
@@ -11,6 +16,22 @@ NOTEBOOKS = sorted(
 )
 
 matplotlib.use("agg")
+
+
+def run_preprocess(p):
+    """Run as the notebook does, without progress."""
+    return preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
+
+
+def process(folder, p, em_xyz, mask_xyz):
+    """Write a raw pair into a folder, process it, and load its tensor."""
+    np.save(folder / "a.npy", em_xyz)
+    np.save(folder / "a_mask.npy", mask_xyz)
+    content = params.content(p)
+    with Pair("a", folder / "a.npy", folder / "a_mask.npy").open() as raw:
+        entry = chunk.process(raw, folder, "key", **content)
+    tensor_cxyz = np.load(folder / entry.row["filename"])
+    return SimpleNamespace(tensor_cxyz=tensor_cxyz, **vars(entry))
 
 
 def copy_project(folder):

@@ -1,17 +1,12 @@
 import numpy as np
 import pytest
+from conftest import process
 
-from synprep import chunk, planning
-from synprep.errors import ChunkError
-from synprep.pairing import Pair
+from synprep._core import chunk, npy, problems
+from synprep._core.chunk import Pair
+from synprep._core.errors import ChunkError
+from synprep._core.problems import Problem
 from synprep.params import Preprocess
-
-
-def pair_of(tmp_path, em_xyz, mask_xyz):
-    np.save(tmp_path / "a.npy", em_xyz)
-    np.save(tmp_path / "a_mask.npy", mask_xyz)
-    return Pair("a", tmp_path / "a.npy", tmp_path / "a_mask.npy")
-
 
 EM = np.random.default_rng(0).integers(1, 256, (10, 10, 20), dtype=np.uint8)
 MASK = np.random.default_rng(1).integers(0, 4, (10, 10, 20), dtype=np.uint8)
@@ -21,7 +16,7 @@ def test_a_section_exactly_at_the_threshold_stays_and_one_pixel_more_blanks_it(t
     em = EM.copy()
     em[0, 0, 8] = 0  # 1 of 100 pixels: exactly 0.01
     em[0, :2, 9] = 0
-    result = chunk.process(pair_of(tmp_path, em, MASK), Preprocess())
+    result = process(tmp_path, Preprocess(), em, MASK)
     assert result.sections["is_blanked"].tolist() == [False, False, True, False, False]
     assert result.sections["cutout_fraction"].tolist() == [0.0, 0.01, 0.02, 0.0, 0.0]
     assert result.row["n_cutout_sections"] == 1
@@ -33,7 +28,7 @@ def test_a_section_exactly_at_the_threshold_stays_and_one_pixel_more_blanks_it(t
 def test_statistics_leave_cutout_pixels_out(tmp_path):
     em = EM.copy()
     em[0, 0, 8] = 0
-    rows = chunk.process(pair_of(tmp_path, em, MASK), Preprocess()).sections
+    rows = process(tmp_path, Preprocess(), em, MASK).sections
     imaged = em[:, :, 8][em[:, :, 8] > 0]
     assert rows["mean"][1] == pytest.approx(imaged.mean(), rel=1e-12)
     assert rows["std"][1] == pytest.approx(imaged.std(), rel=1e-12)
@@ -42,17 +37,15 @@ def test_statistics_leave_cutout_pixels_out(tmp_path):
 def test_other_cutout_pixel_value(tmp_path):
     em = EM.copy()
     em[:, :, 8] = 255
-    rows = chunk.process(
-        pair_of(tmp_path, em, MASK), Preprocess(cutout_pixel_value=255, cutout_threshold=0.5)
-    ).sections
+    rows = process(tmp_path, Preprocess(cutout_pixel_value=255, cutout_threshold=0.5), em, MASK).sections
     assert rows["is_blanked"].tolist() == [False, True, False, False, False]
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_both_memory_orders_give_the_same(tmp_path, order):
-    expected = chunk.process(pair_of(tmp_path, EM, MASK), Preprocess())
-    pair = pair_of(tmp_path, np.asarray(EM, order=order), np.asarray(MASK, order=order))
-    result = chunk.process(pair, Preprocess())
+    expected = process(tmp_path, Preprocess(), EM, MASK)
+    ordered = np.asarray(EM, order=order), np.asarray(MASK, order=order)
+    result = process(tmp_path, Preprocess(), *ordered)
     assert np.array_equal(result.tensor_cxyz, expected.tensor_cxyz)
     assert result.tensor_cxyz.flags.c_contiguous
     assert result.row == expected.row
@@ -60,13 +53,13 @@ def test_both_memory_orders_give_the_same(tmp_path, order):
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, ">i4", np.uint64])
 def test_masks_of_any_integer_type(tmp_path, dtype):
-    result = chunk.process(pair_of(tmp_path, EM, MASK.astype(dtype)), Preprocess())
+    result = process(tmp_path, Preprocess(), EM, MASK.astype(dtype))
     assert result.tensor_cxyz.dtype == np.uint8
     assert np.array_equal(result.tensor_cxyz[1], MASK[:, :, 7:12])
 
 
 def test_boolean_mask(tmp_path):
-    result = chunk.process(pair_of(tmp_path, EM, MASK > 1), Preprocess())
+    result = process(tmp_path, Preprocess(), EM, MASK > 1)
     assert np.array_equal(result.tensor_cxyz[1], MASK[:, :, 7:12] > 1)
 
 
@@ -86,12 +79,41 @@ def test_boolean_mask(tmp_path):
 )
 def test_what_cannot_be_used_is_an_error(tmp_path, em, mask, reason):
     with pytest.raises(ChunkError, match=reason):
-        chunk.process(pair_of(tmp_path, em, mask), Preprocess())
+        process(tmp_path, Preprocess(), em, mask)
 
 
-def test_kept_sections():
-    assert np.flatnonzero(chunk.is_kept(20, Preprocess())).tolist() == [7, 8, 9, 10, 11]
-    assert chunk.is_kept(3, Preprocess(n_sections=9)).tolist() == [True] * 3
+SEG_MASK_MAP = Preprocess().seg_mask_map
+
+
+def test_sections_can_be_kept_without_blanking_them(tmp_path):
+    em = EM.copy()
+    em[:, :, 8] = 0
+    np.save(tmp_path / "a.npy", em)
+    np.save(tmp_path / "a_mask.npy", np.where(MASK == 1, 10, MASK))
+    with Pair("a", tmp_path / "a.npy", tmp_path / "a_mask.npy").open() as raw:
+        first = chunk.keep(raw, (7, 12), SEG_MASK_MAP | {"MASK_PRE_SYNAPTIC_NEURON": 10}, 0)
+        second = chunk.keep(raw, (7, 12), SEG_MASK_MAP, 0)
+    assert np.array_equal(first.tensor_cxyz, [em[:, :, 7:12], MASK[:, :, 7:12]])
+    assert first.raw_counts[10] == first.counts[1] == (MASK[:, :, 7:12] == 1).sum()
+    assert not np.shares_memory(first.tensor_cxyz, second.tensor_cxyz)
+
+
+def test_a_pair_that_cannot_be_used_leaves_no_file_open(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", EM)
+    np.save(tmp_path / "a_mask.npy", MASK[:9])
+    closed, close = [], npy.NpyFile.close
+    monkeypatch.setattr(npy.NpyFile, "close", lambda file: closed.append(file.path.name) or close(file))
+    with pytest.raises(ChunkError, match="equal shapes"):
+        Pair("a", tmp_path / "a.npy", tmp_path / "a_mask.npy").open()
+    with pytest.raises(ChunkError, match="three axes"):
+        np.save(tmp_path / "b.npy", EM[0])
+        Pair("b", tmp_path / "b.npy").open_em()
+    assert sorted(closed) == ["a.npy", "a_mask.npy", "b.npy"]
+
+
+def test_a_problem_is_located():
+    located = Pair("7", None).locate(Problem(kind="bad"), "pairing")
+    assert (located.synapse_id, located.stage, located.em_path, located.text) == ("7", "pairing", "", "bad")
 
 
 class TestWarnings:
@@ -99,10 +121,12 @@ class TestWarnings:
 
     @pytest.fixture
     def warnings_of(self, tmp_path):
-        def process(mask, em=EM, **parameters):
-            return chunk.process(pair_of(tmp_path, em, mask), Preprocess(**parameters)).warnings
+        def texts(mask, em=EM, **parameters):
+            warnings = process(tmp_path, Preprocess(**parameters), em, mask).warnings
+            assert {warning.severity for warning in warnings} <= {"warning"}
+            return [warning.text for warning in warnings]
 
-        return process
+        return texts
 
     def test_none(self, warnings_of):
         assert warnings_of(MASK) == []
@@ -134,9 +158,10 @@ class TestWarnings:
     def test_all_blanked(self, warnings_of):
         assert warnings_of(MASK, em=np.zeros_like(EM)) == ["every section is blanked"]
 
-    def test_each_has_a_hint(self, warnings_of):
+    def test_each_has_a_hint(self, tmp_path):
         mask = np.zeros_like(MASK)
         mask[0, 0, :4] = 9, 1, 2, 3
         mask[0, 0, 9] = 200
-        warnings = warnings_of(mask, em=np.zeros_like(EM))
-        assert {planning.kind_of(warning) for warning in warnings} == set(chunk.HINTS)
+        warnings = process(tmp_path, Preprocess(), np.zeros_like(EM), mask).warnings
+        assert {warning.kind for warning in warnings} == set(problems.HINTS)
+        assert all(warning.hint for warning in warnings)

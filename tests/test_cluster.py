@@ -16,8 +16,8 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from synprep import pairing, planning, preprocess
-from synprep.errors import ClusterError
+from synprep import pairing, preprocess
+from synprep._core.errors import ClusterError
 from synprep.params import Preprocess
 
 distributed = pytest.importorskip("distributed")
@@ -64,7 +64,7 @@ def digests(folder):
 
 
 def run(p):
-    return preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
+    return preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from synprep import dataset, demo, fingerprint, pairing, params
-from synprep.synthetic import make_chunk
-from synprep.verify import check, verdict
+from synprep import demo, fingerprint, pairing, params
+from synprep._core import record
+from synprep._core.synthetic import make_chunk
+from synprep._core.verify import check, verdict
 
 
 @pytest.fixture
@@ -66,19 +67,19 @@ def test_what_preprocess_writes_is_not_made(project):
 
 def test_the_merged_set_is_made_with_what_it_needs(project, capsys):
     demo.make_missing(params.Fingerprint(proc_data_path="data/merged"))
-    assert len(dataset.load(project / "data/merged").meta) == 6
+    assert len(record.load(project / "data/merged").meta) == 6
     assert capsys.readouterr().out == ""
 
 
 def test_the_readme_shows_the_numbers_of_the_demonstration_data(project, capsys):
     p = params.Fingerprint(proc_data_path="data/merged")
     demo.make_missing(p)
-    data = dataset.load(p.proc_data_path)
-    record, _ = fingerprint.run(data, p)
+    data = record.load(p.proc_data_path)
+    found, _ = fingerprint.run(data, p)
     readme = (PROJECT / "README.md").read_text("utf-8")
-    for key, value in yaml.safe_load(fingerprint.configuration(record)).items():
+    for key, value in yaml.safe_load(fingerprint.configuration(found)).items():
         assert f"\n{key}: {value} " in readme
-    for value in record["numbers"]["intensity"]["intensity_mean"]["interval"]:
+    for value in found["numbers"]["intensity"]["intensity_mean"]["interval"]:
         assert f"{value:.4f}" in readme
     assert f"\n{verdict(check(data), data)}\n" in readme
 

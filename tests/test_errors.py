@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from synprep import errors
+from synprep._core import errors
 
 
 def test_listed_says_how_many_were_left_out():
@@ -34,8 +34,9 @@ def test_accepted_failures_raise_nothing():
 def test_a_chunk_error_names_file_kind_and_detail():
     error = errors.ChunkError("not an npy file", "no magic", "a/b.npy")
     assert str(error) == "a/b.npy: not an npy file: no magic"
-    assert (error.kind, error.problem) == ("not an npy file", "not an npy file: b.npy: no magic")
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert (error.kind, error.detail, error.path) == ("not an npy file", "no magic", "a/b.npy")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.kind) == (str(error), "not an npy file")
     assert str(errors.ChunkError("does not fit into memory")) == "does not fit into memory"
 
 

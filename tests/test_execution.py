@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from synprep import execution
-from synprep.errors import ChunkError
+from synprep._core import execution
+from synprep._core.errors import ChunkError
 
 
 def test_a_failing_item_does_not_stop_the_others(capsys):
@@ -57,15 +57,46 @@ def test_a_bounded_number_is_under_way():
     assert len(started) < 20
 
 
-def test_items_are_announced_before_their_turn():
+def test_items_are_prepared_before_their_turn():
     events = []
+
+    def prepare(item):
+        events.append(("prepare", item))
+        return 10 * item
+
     work = execution.attempt_all(
-        lambda item: events.append(("do", item)), range(6), "x", False, 1, announce=lambda i: events.append(i)
+        lambda ready: events.append(("do", ready)), range(6), "x", False, 1, prepare=prepare
     )
-    list(work)
-    assert [event for event in events if isinstance(event, int)] == list(range(6))
-    assert all(events.index(item) < events.index(("do", item)) for item in range(6))
-    assert events.index(1) < events.index(("do", 2))
+    assert sorted(item for item, _ in work) == list(range(6))
+    assert all(events.index(("prepare", item)) < events.index(("do", 10 * item)) for item in range(6))
+    assert events.index(("prepare", 1)) < events.index(("do", 20))
+
+
+def test_what_cannot_be_prepared_is_an_error_of_that_item_alone():
+    def prepare(item):
+        if item == 1:
+            raise ChunkError("bad")
+        return item
+
+    outcomes = dict(execution.attempt_all(lambda ready: ready, range(3), "x", False, prepare=prepare))
+    assert (outcomes.pop(0), str(outcomes.pop(1)), outcomes) == (0, "bad", {2: 2})
+
+
+def test_what_was_prepared_in_vain_is_closed():
+    opened, closed = [], []
+
+    def prepare(item):
+        opened.append(item)
+        return SimpleNamespace(item=item, close=lambda: closed.append(item))
+
+    def fail(ready):
+        ready.close()
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        list(execution.attempt_all(fail, range(50), "x", False, 1, prepare=prepare))
+    assert len(opened) > 1
+    assert sorted(closed) == opened
 
 
 def test_results_that_come_with_an_error_are_not_lost(monkeypatch):
@@ -117,7 +148,7 @@ def test_nothing_is_printed_when_not_asked(capsys):
 CELLS = (
     """
 import time
-from synprep import errors, execution
+from synprep._core import errors, execution
 
 def items(*seconds):
     for wait in seconds:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from synprep import figures
-from synprep.volume import Synapse
+from synprep._core.arrays import Synapse
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synprep import dataset, fingerprint, pairing, planning, preprocess, storage
-from synprep.errors import FailedChunksError, TableError
+from synprep import fingerprint, pairing, preprocess
+from synprep._core import files, record
+from synprep._core.errors import FailedChunksError, TableError
 from synprep.params import Fingerprint, Preprocess
 
 
@@ -27,8 +28,8 @@ def processed(write_pair, paths):
 
     def run(**parameters):
         p = Preprocess(**{**paths, "n_sections": 1000, **parameters})
-        preprocess.run(planning.make(pairing.find(p), p, False), p, False)
-        return dataset.load(p.proc_data_path)
+        preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
+        return record.load(p.proc_data_path)
 
     return run
 
@@ -311,7 +312,7 @@ class TestFailures:
         record, failures = run(data)
         assert list(failures) == ["NA"]
         assert failures["NA"].startswith("not an npy file: NA__2_12_10_20.npy")
-        assert json.dumps(storage.plain(record)) == json.dumps(storage.plain(alone))
+        assert json.dumps(files.plain(record)) == json.dumps(files.plain(alone))
 
     @pytest.mark.parametrize(
         ("tensor", "reason"),
@@ -357,10 +358,10 @@ class TestFailures:
 
 def test_order_and_workers_do_not_matter(processed, three):
     data = processed()
-    one = json.dumps(storage.plain(run(data)[0]))
+    one = json.dumps(files.plain(run(data)[0]))
     again, _ = fingerprint.run(replace(data, sections=data.sections[::-1]), Fingerprint(n_workers=3))
-    assert json.dumps(storage.plain(again)) == one
-    assert json.dumps(storage.plain(run(data, seed=1)[0])) != one
+    assert json.dumps(files.plain(again)) == one
+    assert json.dumps(files.plain(run(data, seed=1)[0])) != one
 
 
 def test_a_worker_elsewhere_can_do_it(three, processed):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from synprep import fingerprint
-from synprep.errors import StatisticsError
+from synprep._core.errors import StatisticsError
 
 KEYS = ["norm_scale", "intensity_mean", "intensity_std", "axial_to_sagittal_spacing"]
 

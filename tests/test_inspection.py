@@ -12,18 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import dataset, figures, inspection, pairing, planning, preprocess, table
-from synprep.errors import TableError
+from synprep import figures, inspection, pairing, preprocess
+from synprep._core import record
+from synprep._core.errors import TableError
+from synprep._core.synthetic import make_chunk
 from synprep.params import Inspect, InspectRaw, Preprocess
-from synprep.synthetic import make_chunk
 
 
 def data_of(rows, n_sections=10):
     """Data set without files: rows of id, presynaptic, cleft and postsynaptic volume, blanked sections."""
-    meta = pd.DataFrame(rows, columns=["synapse_id", *table.VOLUME_COLUMNS.values(), "n_cutout_sections"])
+    meta = pd.DataFrame(rows, columns=["synapse_id", *record.VOLUME_COLUMNS.values(), "n_cutout_sections"])
     sections = pd.DataFrame({"synapse_id": np.repeat(meta["synapse_id"].to_numpy(), n_sections)})
     parameters = {"voxel_size_xy_nm": 10.0, "axial_to_sagittal_spacing": 4.0}
-    return dataset.Dataset(Path("nowhere"), meta, sections, parameters)
+    return record.Dataset(Path("nowhere"), meta, sections, parameters)
 
 
 DATA = data_of(
@@ -109,7 +110,7 @@ def raw(write_pair, paths):
 
 def test_a_processed_synapse(raw):
     p = Preprocess(**raw, voxel_size_xy_nm=100.0)
-    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
     data = inspection.load(p.proc_data_path)
     (one,), failures = inspection.load_synapses(data, ["007"])
     assert (one.synapse_id, failures) == ("007", {})
@@ -121,7 +122,7 @@ def test_a_processed_synapse(raw):
 
 def test_an_id_that_stands_twice_is_loaded_once(raw):
     p = Preprocess(**raw)
-    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
     data = inspection.load(p.proc_data_path)
     twice = replace(data, meta=pd.concat([data.meta, data.meta]))
     chosen_ids = inspection.choose(twice, Inspect())["synapse_id"]
@@ -130,7 +131,7 @@ def test_an_id_that_stands_twice_is_loaded_once(raw):
 
 def test_channels_of_a_cut_chunk_are_put_together(raw):
     p = Preprocess(**raw, cut_intensity_with_seg_masks=True, output_channel_desc=[[1, 2], [2, 3]])
-    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
     (one,), _ = inspection.load_synapses(inspection.load(p.proc_data_path), ["007"])
     assert one.em_xyz[4, 1].tolist() == [0, 0, 0, 100, 100]  # of the cleft, in both channels
     assert one.em_xyz[0, 0].tolist() == [0, 0, 0, 100, 0]
@@ -138,7 +139,7 @@ def test_channels_of_a_cut_chunk_are_put_together(raw):
 
 def test_loaded_synapses_do_not_share_memory_and_bad_files_are_named(raw):
     p = Preprocess(**raw)
-    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
     data = inspection.load(p.proc_data_path)
     synapses, _ = inspection.load_synapses(data, ["8", "007"])
     assert [one.synapse_id for one in synapses] == ["8", "007"]
@@ -190,7 +191,7 @@ def browsed(write_pair, paths):
     write_pair("007", em, mask)
     write_pair("8", em[:, :, :15], mask[:, :, :15])
     p = Preprocess(**paths)
-    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+    preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
     return inspection.load(p.proc_data_path)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synprep import kernels, sections
+from synprep._core import arrays, kernels
 
 SHAPES = [(1, 1, 1), (3, 5, 7), (16, 9, 4), (5, 300, 2), (131, 2, 3), (258, 3, 2), (144, 2, 19)]
 
@@ -87,7 +87,7 @@ def test_copy_and_sum_agrees_with_the_histogram(order, shape, left_out):
     array = random_array(shape, order)
     array[0] = left_out
     out = np.empty(shape, np.uint8)
-    expected = sections.moments(kernels.count(array), left_out)
+    expected = arrays.moments(kernels.count(array), left_out)
     assert kernels.copy_and_sum(array, left_out, out).tolist() == expected.tolist()
     assert np.array_equal(out, array)
 

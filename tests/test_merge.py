@@ -1,14 +1,16 @@
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import dataset, ledger, merge, pairing, planning, preprocess, storage
-from synprep.errors import LockedError, OutputError, ParameterError, TableError
+from synprep import merge, pairing, preprocess
+from synprep._core import files, record
+from synprep._core.errors import LockedError, OutputError, ParameterError, TableError
 from synprep.params import Merge, Preprocess
 
 IDS = ["007", "1", "3", "5", "NA"]
@@ -30,7 +32,7 @@ def make_set(write_pair, tmp_path):
             proc_data_path=folder / "processed",
             **parameters,
         )
-        preprocess.run(planning.make(pairing.find(p), p, False), p, False)
+        preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
         return str(folder / "processed" / "meta.csv")
 
     return make
@@ -89,8 +91,8 @@ class TestResult:
     @pytest.mark.parametrize("mode", MODES)
     def test_it_is_a_data_set_like_a_processed_one(self, run, folder, tables, mode):
         run(link_mode=mode)
-        data = dataset.load(folder)
-        parts = [dataset.load(path) for path in tables]
+        data = record.load(folder)
+        parts = [record.load(path) for path in tables]
         for name in ("meta", "sections"):
             rows = pd.concat([getattr(part, name) for part in parts]).drop_duplicates(
                 ["synapse_id", "z"] if name == "sections" else "synapse_id"
@@ -144,7 +146,7 @@ class TestResult:
             for path in (Path(table), Path(table).with_name("sections.csv")):
                 path.write_text(path.read_text("utf-8").splitlines()[0] + "\n", "utf-8")
         assert run(meta_list=tables[:2])[1] == []
-        data = dataset.load(folder)
+        data = record.load(folder)
         assert (len(data.meta), len(data.sections), data.parameter("voxel_size_xy_nm")) == (0, 0, 8.0)
 
     def test_a_merged_set_can_be_merged_again(self, run, folder, tables, tmp_path):
@@ -155,7 +157,7 @@ class TestResult:
         )
         assert again["filename"].tolist()[0] == "merged/007__2_6_5_5.npy"
         assert notes == ["2 rows that an earlier table has as well: kept once"]
-        assert len(dataset.load(tmp_path / "lab").sections) == 5 * 5
+        assert len(record.load(tmp_path / "lab").sections) == 5 * 5
 
 
 @pytest.fixture
@@ -271,15 +273,15 @@ class TestRecord:
         meta, sections = (
             os.path.join(os.path.dirname(tables[1]), name) for name in ("meta.csv", "sections.csv")
         )
-        changed = storage.read_table(sections)
+        changed = record.read_table(sections)
         changed.loc[changed["synapse_id"] == "007", "mean"] = "1.5"
-        storage.save_table(sections, changed)
-        changed = storage.read_table(meta).replace({"n_cutout_sections": {"0": "1"}})
-        storage.save_table(meta, changed)
+        record.save_table(sections, changed)
+        changed = record.read_table(meta).replace({"n_cutout_sections": {"0": "1"}})
+        record.save_table(meta, changed)
         means = {}
         for keep in ("first", "last"):
             run(on_conflict=keep)
-            data = dataset.load(folder)
+            data = record.load(folder)
             means[keep] = data.sections.set_index("synapse_id").loc["007", "mean"].unique().tolist()
         assert means["last"] == [1.5]
         assert 1.5 not in means["first"]
@@ -287,9 +289,9 @@ class TestRecord:
     @pytest.mark.parametrize("mode", MODES)
     def test_nothing_is_written_when_nothing_has_changed(self, run, folder, mode):
         first = run(link_mode=mode)
-        before = states(folder) | states(folder / ledger.HIDDEN)
+        before = states(folder) | states(folder / record.HIDDEN)
         again = run(link_mode=mode)
-        assert states(folder) | states(folder / ledger.HIDDEN) == before
+        assert states(folder) | states(folder / record.HIDDEN) == before
         assert again[1] == first[1]
         pd.testing.assert_frame_equal(again[0], first[0])
 
@@ -297,8 +299,8 @@ class TestRecord:
         run()
         _, notes = run(meta_list=tables[:2])
         assert "meta.csv differs from the one that was there, which is kept as meta.1.csv" in notes
-        assert len(storage.read_table(folder / "meta.1.csv")) == 5
-        assert len(dataset.load(folder).sections) == 3 * 5
+        assert len(record.read_table(folder / "meta.1.csv")) == 5
+        assert len(record.load(folder).sections) == 3 * 5
         assert run()[1] == notes[:1]  # rows are added at the end
 
     @pytest.mark.parametrize(
@@ -313,7 +315,7 @@ class TestRecord:
         os.remove(os.path.join(os.path.dirname(tables[2]), name))
         merged, notes = run()
         assert len(merged) == len(load_all(folder)) == 5
-        assert sorted(os.listdir(folder)) == [ledger.HIDDEN, "meta.csv"]
+        assert sorted(os.listdir(folder)) == [record.HIDDEN, "meta.csv"]
         assert notes[1].startswith("no sections.csv and run.json for the merged table: ")
         assert reason in notes[1]
         before = states(folder)
@@ -322,7 +324,7 @@ class TestRecord:
 
     def test_a_record_of_another_tool_is_not_compared(self, run, folder, tables):
         path = os.path.join(os.path.dirname(tables[2]), "run.json")
-        storage.save_json(path, {"parameters": {"voxel_size_xy_nm": 4.0}})
+        files.save_json(path, {"parameters": {"voxel_size_xy_nm": 4.0}})
         merged, notes = run()
         assert len(merged) == 5
         assert notes[1].endswith("run.json has no axial_to_sagittal_spacing, cut_intensity_with_seg_masks")
@@ -332,14 +334,14 @@ class TestRecord:
     )
     def test_a_column_that_is_not_there_leaves_a_table_alone(self, run, folder, tables, name, column):
         path = os.path.join(os.path.dirname(tables[2]), name)
-        storage.save_table(path, storage.read_table(path).drop(columns=column))
+        record.save_table(path, record.read_table(path).drop(columns=column))
         _, notes = run()
         assert f"{name} has no {column}" in notes[-1]
         assert not (folder / "run.json").exists()
 
     def test_sections_that_are_not_whole_leave_a_table_alone(self, run, folder, tables):
         path = os.path.join(os.path.dirname(tables[2]), "sections.csv")
-        storage.save_table(path, storage.read_table(path).iloc[1:])
+        record.save_table(path, record.read_table(path).iloc[1:])
         _, notes = run()
         assert notes[1].endswith("meta.csv is not whole for 5")
         assert not (folder / "sections.csv").exists()
@@ -388,7 +390,7 @@ class TestRefusals:
     def test_a_data_set_of_which_no_row_is_taken_does_not_matter(self, make_set, run, folder, tables):
         other = make_set("four", ["007", "1"], np.full((6, 6, 20), 9, np.uint8), voxel_size_xy_nm=4.0)
         assert len(run(meta_list=[other, tables[0]], on_conflict="last")[0]) == 2
-        assert dataset.load(folder).parameters["voxel_size_xy_nm"] == 8.0
+        assert record.load(folder).parameters["voxel_size_xy_nm"] == 8.0
 
     @pytest.mark.parametrize(
         ("parameters", "shown"),
@@ -424,7 +426,7 @@ class TestRefusals:
         other = make_set("four", ["8"], output_channel_desc=[[1, 2]])
         assert len(run(meta_list=[tables[0], other])[0]) == 3
         run(meta_list=[str(folder / "meta.csv"), tables[2]], merged_meta_path=str(tmp_path / "meta.csv"))
-        assert len(dataset.load(tmp_path).meta) == 5
+        assert len(record.load(tmp_path).meta) == 5
 
     def test_the_folder_of_a_processed_set(self, run, tables, tmp_path):
         path = tmp_path / "lab" / "two" / "processed"
@@ -450,10 +452,10 @@ class TestRefusals:
             proc_data_path=folder,
         )
         with pytest.raises(ParameterError, match="holds a merged data set"):
-            planning.make(pairing.find(p), p, show_progress=False)
+            preprocess.plan(pairing.find(p), p, show_progress=False)
 
     def test_a_folder_that_another_run_writes_to(self, run, folder):
-        with ledger.locked(folder), pytest.raises(LockedError):
+        with record.locked(folder), pytest.raises(LockedError):
             run()
 
 
@@ -478,7 +480,7 @@ class TestFiles:
         run(link_mode=mode)
         for table, name in ((tables[2], "5__2_6_5_5.npy"), (tables[0], "1__2_6_5_5.npy")):
             source = os.path.join(os.path.dirname(table), name)
-            storage.save_array(source, np.load(source)[:, ::-1])
+            files.save_array(source, np.load(source)[:, ::-1])
             before = states(folder)
             run(link_mode=mode)
             changed = {name for name, state in states(folder).items() if before[name] != state}
@@ -493,18 +495,18 @@ class TestFiles:
     def test_no_table_describes_arrays_that_are_being_replaced(self, run, folder, tables, monkeypatch):
         run(link_mode="copy")
         source = os.path.join(os.path.dirname(tables[2]), "5__2_6_5_5.npy")
-        storage.save_array(source, np.load(source)[:, ::-1])
+        files.save_array(source, np.load(source)[:, ::-1])
 
         def stop(*arguments):
             raise OutputError("disk full")
 
         with monkeypatch.context() as patched, pytest.raises(OutputError):
-            patched.setattr(storage, "copy_file", stop)
+            patched.setattr(files, "copy_file", stop)
             run(link_mode="copy")
         assert not {"meta.csv", "sections.csv", "run.json"} & {*os.listdir(folder)}
         run(link_mode="copy")
         assert np.array_equal(np.load(folder / "5__2_6_5_5.npy"), np.load(source))
-        assert len(dataset.load(folder).meta) == 5
+        assert len(record.load(folder).meta) == 5
 
     def test_equal_files_are_taken_over(self, run, folder, tables):
         """As after a run that was killed, or where a data set was copied without its times."""
@@ -548,7 +550,7 @@ class TestFiles:
             TableError, match=r"1 file name in .* would stand for several chunks: .*/x1__.* and .*/X1__"
         ):
             run(meta_list=tables, link_mode=mode)
-        assert sorted(os.listdir(folder)) == [ledger.HIDDEN]
+        assert sorted(os.listdir(folder)) == [record.HIDDEN]
         assert run(meta_list=tables)[0]["synapse_id"].tolist() == ["x1", "X1"]
 
     def test_a_link_to_another_file_system(self, run, folder, monkeypatch):
@@ -560,13 +562,13 @@ class TestFiles:
             OutputError, match=r"cannot be a hard link to .*cross-device link; set link_mode to"
         ):
             run(link_mode="hardlink")
-        assert sorted(os.listdir(folder)) == [ledger.HIDDEN]
+        assert sorted(os.listdir(folder)) == [record.HIDDEN]
 
     @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a second file system")
     def test_another_file_system_is_noticed_beforehand(self, run, folder, tmp_path):
         if os.stat("/dev/shm").st_dev == os.stat(tmp_path).st_dev:
             pytest.skip("needs a second file system")
-        with storage.tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
             with pytest.raises(
                 OutputError, match=r"5 files on another file system than .*; set link_mode to copy"
             ):
@@ -576,10 +578,10 @@ class TestFiles:
 
     def test_not_enough_space(self, run, folder, monkeypatch):
         usage = type("Usage", (), {"free": 5 * (128 + 2 * 6 * 5 * 5) - 1})
-        monkeypatch.setattr(storage.shutil, "disk_usage", lambda folder: usage)
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(OutputError, match=r"the run will write 0\.00 GB and only 0\.00 GB are free"):
             run(link_mode="copy")
-        assert sorted(os.listdir(folder)) == [ledger.HIDDEN]
+        assert sorted(os.listdir(folder)) == [record.HIDDEN]
         run(link_mode="hardlink")
         usage.free += 1
         run(link_mode="copy")

@@ -15,20 +15,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import ledger, pairing, planning, preprocess, storage
-from synprep.errors import OutputError, PairingError
+from synprep import pairing, preprocess
+from synprep._core import npy as npy_file
+from synprep._core import record
+from synprep._core.errors import OutputError, PairingError
 from synprep.params import Preprocess
 
 RUN = """
 import json, sys
-from synprep import pairing, params, planning, preprocess
+from synprep import pairing, params, preprocess
 p = params.Preprocess(**json.loads(sys.argv[1]))
-preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
+preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
 """
 
 
 def run(p):
-    return preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
+    return preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
 
 
 def start(paths, **options):
@@ -182,7 +184,7 @@ def test_hostile_inputs(tmp_path, paths):
 
     good = sorted(synapse_id for synapse_id, problem in expected.items() if problem is None)
     assert result.meta["synapse_id"].tolist() == good
-    assert {key: planning.kind_of(text) for key, text in result.failures.items()} == {
+    assert {one.synapse_id: one.kind for one in result.problems if one.severity == "error"} == {
         synapse_id: problem for synapse_id, problem in expected.items() if problem
     }
     for synapse_id, name in zip(result.meta["synapse_id"], result.meta["filename"], strict=True):
@@ -197,29 +199,30 @@ def test_hostile_inputs(tmp_path, paths):
 def test_a_file_that_is_cut_while_it_is_read(tmp_path, paths, write_pair, monkeypatch):
     for synapse_id in ("1", "22", "333"):
         write_pair(synapse_id)
-    read_sections = storage.read_sections
+    fill = npy_file._fill
 
-    def cut_and_read(path, *arguments):
-        if Path(path).name == "22.npy":
-            os.truncate(path, 300)
-        return read_sections(path, *arguments)
+    def cut_and_fill(file, values):
+        if os.path.basename(file.name) == "22.npy":
+            os.truncate(file.name, 300)
+        return fill(file, values)
 
-    monkeypatch.setattr(storage, "read_sections", cut_and_read)
+    monkeypatch.setattr(npy_file, "_fill", cut_and_fill)
     result = run(Preprocess(**paths))
     assert result.meta["synapse_id"].tolist() == ["1", "333"]
-    assert planning.kind_of(result.failures["22"]) == "file is cut short"
-    assert result.problems["stage"].tolist() == ["processing"]
+    assert [(one.synapse_id, one.kind, one.stage) for one in result.problems] == [
+        ("22", "file was cut short while it was read", "processing")
+    ]
 
 
 def test_a_file_that_vanishes_after_the_headers_were_checked(paths, write_pair, tmp_path):
     write_pair("1")
     write_pair("22")
     p = Preprocess(**paths)
-    plan = planning.make(pairing.find(p), p, show_progress=False)
+    plan = preprocess.plan(pairing.find(p), p, show_progress=False)
     (tmp_path / "mask" / "1_mask.npy").unlink()
     result = preprocess.run(plan, p, show_progress=False)
     assert result.meta["synapse_id"].tolist() == ["22"]
-    assert planning.kind_of(result.failures["1"]) == "file is missing"
+    assert [(one.synapse_id, one.kind) for one in result.problems] == [("1", "file is missing")]
 
 
 @pytest.fixture
@@ -350,7 +353,7 @@ def test_kills_at_twenty_random_moments(standard):
     assert counts["done"] + counts["skipped"] == N_CHUNKS
     assert counts["skipped"] >= n_before - 1  # a chunk may have been killed between its tensor and its record
     assert sorted(path.name for path in out.iterdir() if path.suffix != ".npy") == [
-        ledger.HIDDEN,
+        record.HIDDEN,
         "meta.csv",
         "problems.csv",
         "run.json",
@@ -367,10 +370,10 @@ def test_a_full_disk(write_pair, paths, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("synprep.errors.OutputError: ")
+    assert last.startswith("synprep._core.errors.OutputError: ")
     assert last.endswith("2__2_40_40_5.npy: cannot be written: File too large")
     out = tmp_path / "processed"
-    assert sorted(path.name for path in out.iterdir()) == [ledger.HIDDEN, "1__2_6_5_5.npy"]
+    assert sorted(path.name for path in out.iterdir()) == [record.HIDDEN, "1__2_6_5_5.npy"]
     assert run(Preprocess(**paths)).counts == {
         "paired": 2,
         "done": 1,
@@ -385,14 +388,14 @@ def test_a_record_that_does_not_fit(write_pair, paths, tmp_path, monkeypatch):
     """A line of the record that was cut by a full disk does not spoil the next one."""
     for synapse_id in ("1", "22"):
         write_pair(synapse_id)
-    line = ledger._line
+    line = record._line
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
 
         def cut(folder, entry):
-            (Path(folder) / ledger.HIDDEN / "record.jsonl").write_bytes(line(entry)[:50])
+            (Path(folder) / record.HIDDEN / "record.jsonl").write_bytes(line(entry)[:50])
             raise KeyboardInterrupt
 
-        patched.setattr(ledger, "append", cut)
+        patched.setattr(record, "append_done", cut)
         run(Preprocess(**paths))
     assert run(Preprocess(**paths)).counts["done"] == 2
     assert run(Preprocess(**paths)).counts["done"] == 0
@@ -407,7 +410,7 @@ def test_the_second_of_two_runs_stops_and_the_first_goes_on(standard):
     second = start(paths)
     last = finish(second, 1).strip().splitlines()[-1]
     assert last.startswith(
-        f"synprep.errors.LockedError: another run is writing to {out}: process {first.pid} on "
+        f"synprep._core.errors.LockedError: another run is writing to {out}: process {first.pid} on "
     )
     finish(first)
     assert n_right(out, tensors) == N_CHUNKS

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synprep import pair_checks
-from synprep.pair_checks import PairMeasures
-from synprep.synthetic import make_chunk
+from synprep._core import pair_checks
+from synprep._core.pair_checks import PairMeasures
+from synprep._core.synthetic import make_chunk
 
 NAN = math.nan
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from synprep import pairing
-from synprep.errors import PairingError
+from synprep._core.errors import PairingError
 from synprep.pairing import Pair
 
 
@@ -177,8 +177,3 @@ def test_sample_is_seeded_without_replacement_and_a_prefix_of_a_larger_one():
 
 def test_sample_is_the_same_on_every_machine():
     assert [pair.synapse_id for pair in pairing.sample(PAIRS, 5, 0)] == ["7", "007", "a", "NA", "1"]
-
-
-def test_ids_that_differ_in_case():
-    pairs = [Pair(text, None) for text in ("a1", "b", "A1", "ß")]
-    assert pairing.ids_that_differ_in_case(pairs) == [["a1", "A1"]]

@@ -7,9 +7,10 @@ from typing import get_type_hints
 
 import pytest
 
-from synprep import ledger, params
-from synprep.errors import ParameterError
-from synprep.paths import project_root, resolve, shown
+from synprep import params
+from synprep._core import record
+from synprep._core.errors import ParameterError
+from synprep._core.paths import project_root, resolve, shown
 
 MADE = (
     "data/demo/em",
@@ -234,7 +235,7 @@ class TestKey:
     """By which a run tells whether a chunk was made with other parameters."""
 
     def key(self, **values):
-        return ledger.key_of(params.content(params.Preprocess(**values)))
+        return record.key_of(params.content(params.Preprocess(**values)))
 
     def test_keys_are_those_of_folders_that_were_processed_before(self):
         assert self.key() == "d1a449c78ebda0c5"

@@ -1,21 +1,21 @@
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run_preprocess as run
 
-from synprep import ledger, pairing, planning, preprocess, storage
-from synprep.errors import LockedError, OutputError, PairingError, ParameterError, TableError
+from synprep import pairing, preprocess
+from synprep._core import files, npy, problems, record
+from synprep._core.errors import LockedError, OutputError, ParameterError, TableError
 from synprep.params import Preprocess
 
 
-def run(p):
-    return preprocess.run(planning.make(pairing.find(p), p, show_progress=False), p, show_progress=False)
-
-
 def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != ledger.HIDDEN)
+    return sorted(path.name for path in folder.iterdir() if path.name != record.HIDDEN)
 
 
 def snapshot(folder):
@@ -57,36 +57,60 @@ def test_what_is_read_next_is_fetched_ahead(write_pair, paths, tmp_path, monkeyp
     (tmp_path / "em" / "bad.npy").write_bytes(b"")
     (tmp_path / "mask" / "bad_mask.npy").write_bytes(b"")
     hints = []
-    monkeypatch.setattr(
-        storage, "expect_sections", lambda path, _, *bounds: hints.append((path.name, bounds))
-    )
+    monkeypatch.setattr(npy.NpyFile, "fetch", lambda file, *bounds: hints.append((file.path.name, bounds)))
     assert list(run(Preprocess(**paths)).failures) == ["bad"]
     files = ["1.npy", "1_mask.npy", "2.npy", "2_mask.npy"]
     assert hints == [(name, (7, 12)) for name in files]
+
+
+OPENS = """
+import json, sys
+from synprep import pairing, params, preprocess
+p, opened = params.Preprocess(**json.loads(sys.argv[1])), []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+plan = preprocess.plan(pairing.find(p), p, show_progress=False)
+n_planned = len(opened)
+preprocess.run(plan, p, show_progress=False)
+folders = p.raw_em_data_path, p.raw_mask_data_path
+print(json.dumps([[path for path in part if path.startswith(folders)]
+                  for part in (opened[:n_planned], opened[n_planned:])]))
+"""
+
+
+def test_each_file_is_opened_once_to_check_it_and_once_to_read_it(write_pair, paths, tmp_path):
+    write_pair("1")
+    write_pair("2", mask_xyz=np.ones((6, 5, 20), np.uint8))  # it lacks labels, so the whole mask is read
+    command = [sys.executable, "-c", OPENS, json.dumps(paths)]
+    planned, run_ = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    inputs = sorted(
+        str(tmp_path / name) for name in ("em/1.npy", "em/2.npy", "mask/1_mask.npy", "mask/2_mask.npy")
+    )
+    assert sorted(planned) == inputs
+    assert sorted(run_) == inputs
 
 
 def test_run_json_says_what_was_done(write_pair, paths, tmp_path):
     write_pair("1")
     write_pair("bad", em_xyz=np.zeros((3, 3, 3), np.float32))
     result = run(Preprocess(**paths, max_failures=3))
-    record = json.loads((tmp_path / "processed" / "run.json").read_text())
-    assert record["parameters"]["raw_em_data_path"] == paths["raw_em_data_path"]
-    assert record["parameters"]["max_failures"] == 3
-    assert record["counts"] == {"paired": 2, "done": 1, "skipped": 0, "failed": 1, "warned": 0}
-    assert set(record["versions"]) == {"python", "synprep", "numpy", "pandas"}
-    assert record["started"] <= record["ended"]
-    assert record["input_fingerprint"] == result.input_fingerprint
-    assert "commit" in record
+    written = json.loads((tmp_path / "processed" / "run.json").read_text())
+    assert written["parameters"]["raw_em_data_path"] == paths["raw_em_data_path"]
+    assert written["parameters"]["max_failures"] == 3
+    assert written["counts"] == {"paired": 2, "done": 1, "skipped": 0, "failed": 1, "warned": 0}
+    assert set(written["versions"]) == {"python", "synprep", "numpy", "pandas"}
+    assert written["started"] <= written["ended"]
+    assert written["input_fingerprint"] == result.inputs_hash
+    assert "commit" in written
 
 
 def test_the_fingerprint_is_of_names_and_sizes(write_pair, paths, tmp_path):
     write_pair("1")
     p = Preprocess(**paths)
-    first = run(p).input_fingerprint
+    first = run(p).inputs_hash
     os.utime(tmp_path / "em" / "1.npy", (1, 1))
-    assert run(p).input_fingerprint == first
+    assert run(p).inputs_hash == first
     write_pair("2")
-    assert run(p).input_fingerprint != first
+    assert run(p).inputs_hash != first
 
 
 def test_a_bad_chunk_is_named_and_the_others_are_done(write_pair, paths, tmp_path):
@@ -123,22 +147,10 @@ def test_warnings_are_rows_and_survive_a_resumed_run(write_pair, paths):
     write_pair("333")
     for _ in range(2):
         result = run(Preprocess(**paths))
-        assert result.problems["synapse_id"].tolist() == ["1"] * 3
-        assert set(result.problems["severity"]) == {"warning"}
+        assert [one.synapse_id for one in result.problems] == ["1"] * 3
+        assert {one.severity for one in result.problems} == {"warning"}
         assert result.failures == {}
         assert result.counts["warned"] == 1
-
-
-def test_what_most_chunks_share_is_said_once():
-    rows = [
-        ("1", "no cleft voxel (labels found: 1, 3)"),
-        ("2", "no cleft voxel (labels found: 3, 255)"),
-        ("3", "x"),
-    ]
-    problems = pd.DataFrame([{"synapse_id": i, "severity": "warning", "problem": text} for i, text in rows])
-    texts = preprocess.shared_warnings(problems, 3)
-    assert texts == ["2 of 3 chunks: no cleft voxel; labels found: 1, 3, 255: see seg_mask_map"]
-    assert preprocess.shared_warnings(problems, 4) == []
 
 
 def test_problems_are_grouped(write_pair, paths):
@@ -146,9 +158,9 @@ def test_problems_are_grouped(write_pair, paths):
         write_pair(synapse_id, em_xyz=np.zeros((3, 3, 3), np.float32))
     write_pair("3")
     p = Preprocess(**paths)
-    grouped = planning.group_problems(planning.make(pairing.find(p), p, show_progress=False).problems)
+    grouped = problems.grouped(preprocess.plan(pairing.find(p), p, show_progress=False).problems)
     assert grouped.reset_index().values.tolist() == [["EM must be uint8", "error", 2, "1.npy, 2.npy"]]
-    assert planning.group_problems([]).index.tolist() == ["none"]
+    assert problems.grouped([]).index.tolist() == ["none"]
 
 
 def test_some_of_the_pairs(write_pair, paths, tmp_path):
@@ -163,27 +175,16 @@ def test_ids_that_are_not_paired_are_told(write_pair, paths, tmp_path, capsys):
     write_pair("1")
     (tmp_path / "ids.csv").write_text("synapse_id\n1\n8\n9\n")
     p = Preprocess(**paths, synapse_ids_path=str(tmp_path / "ids.csv"))
-    planning.make(pairing.find(p), p)
+    preprocess.plan(pairing.find(p), p)
     # In a notebook, what comes before the last line of the progress bar is cleared away.
     last = capsys.readouterr().out.split("Checking headers: done\n")[1]
     assert last == "2 ids of synapse_ids_path not paired: 8, 9\n"
 
 
-def test_ids_that_differ_in_case(write_pair, paths, monkeypatch):
-    write_pair("a1")
-    write_pair("A1")
-    p = Preprocess(**paths)
-    monkeypatch.setattr(storage, "ignores_case", lambda folder: False)
-    assert run(p).meta["synapse_id"].tolist() == ["A1", "a1"]
-    monkeypatch.setattr(storage, "ignores_case", lambda folder: True)
-    with pytest.raises(PairingError, match="share a file: A1 and a1"):
-        run(p)
-
-
 def test_planning_writes_nothing(write_pair, paths, tmp_path):
     write_pair("1")
     p = Preprocess(**paths)
-    planning.make(pairing.find(p), p, show_progress=False)
+    preprocess.plan(pairing.find(p), p, show_progress=False)
     assert not (tmp_path / "processed").exists()
 
 
@@ -265,15 +266,15 @@ class TestResume:
         assert self.done(Preprocess(**paths, resume=False)) == 3
 
     def test_a_record_line_that_was_cut_is_done_again(self, p, tmp_path):
-        record = tmp_path / "processed" / ledger.HIDDEN / "record.jsonl"
-        record.write_bytes(record.read_bytes()[:-20])
+        path = tmp_path / "processed" / record.HIDDEN / "record.jsonl"
+        path.write_bytes(path.read_bytes()[:-20])
         assert self.done(p) == 1
         assert self.done(p) == 0
-        assert len(record.read_bytes().splitlines()) == 3
+        assert len(path.read_bytes().splitlines()) == 3
 
     def test_superseded_lines_are_removed(self, p, paths, tmp_path):
         run(Preprocess(**paths, resume=False))
-        assert len((tmp_path / "processed" / ledger.HIDDEN / "record.jsonl").read_bytes().splitlines()) == 3
+        assert len((tmp_path / "processed" / record.HIDDEN / "record.jsonl").read_bytes().splitlines()) == 3
 
     def test_chunks_that_are_gone_are_kept_and_told(self, p, tmp_path):
         (tmp_path / "em" / "2.npy").unlink()
@@ -338,7 +339,7 @@ class TestPreviousTable:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(storage, "save_array", stop)
+            patched.setattr(files, "save_array", stop)
             run(Preprocess(**paths, cutout_threshold=0.5))
         assert (tmp_path / "processed" / "meta.1.csv").read_bytes() == old
         assert (
@@ -392,7 +393,7 @@ class TestRefusals:
     def test_not_enough_space(self, write_pair, paths, tmp_path, monkeypatch):
         write_pair("1")
         usage = type("Usage", (), {"free": 2 * 6 * 5 * 5 + 127})
-        monkeypatch.setattr(storage.shutil, "disk_usage", lambda folder: usage)
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(OutputError, match=r"the run will write 0\.00 GB and only 0\.00 GB are free"):
             run(Preprocess(**paths))
         assert not (tmp_path / "processed").exists()
@@ -412,8 +413,8 @@ class TestLock:
 
     def test_a_second_run_names_the_first(self, write_pair, paths, tmp_path):
         write_pair("1")
-        with ledger.locked(paths["proc_data_path"]):
-            ledger.sign(paths["proc_data_path"])
+        with record.locked(paths["proc_data_path"]):
+            record.sign(paths["proc_data_path"])
             with pytest.raises(
                 LockedError, match=rf"another run is writing to .*: process {os.getpid()} on .*, since"
             ):
@@ -424,7 +425,7 @@ class TestLock:
         write_pair("1")
         run(Preprocess(**paths))
         with (
-            ledger.locked(paths["proc_data_path"]),
+            record.locked(paths["proc_data_path"]),
             pytest.raises(LockedError, match="that has just started"),
         ):
             run(Preprocess(**paths))
@@ -432,7 +433,7 @@ class TestLock:
     def test_a_run_in_between_is_noticed(self, write_pair, paths):
         write_pair("1")
         p = Preprocess(**paths)
-        plan = planning.make(pairing.find(p), p, show_progress=False)
+        plan = preprocess.plan(pairing.find(p), p, show_progress=False)
         run(p)
         with pytest.raises(LockedError, match="in the meantime: run again"):
             preprocess.run(plan, p, show_progress=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from synprep import pairing, planning, preprocess
+from synprep import pairing, preprocess
 from synprep.params import Preprocess
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -27,7 +27,7 @@ def test_equal_to_the_seed(name, mode, tmp_path):
         proc_data_path=tmp_path,
         cut_intensity_with_seg_masks=mode == "cut_channels",
     )
-    plan = planning.make(pairing.find(p), p, show_progress=False)
+    plan = preprocess.plan(pairing.find(p), p, show_progress=False)
     result = preprocess.run(plan, p, show_progress=False)
     expected = json.loads(EXPECTED.read_text())[name][mode]
     assert result.failures == {}

@@ -2,12 +2,11 @@
 
 import numpy as np
 import plain_seed
+from conftest import process
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from synprep import chunk
-from synprep.pairing import Pair
 from synprep.params import Preprocess
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(2, 30))
@@ -29,16 +28,13 @@ VALUES = st.sampled_from([0, 1, 2, 3, 4, 255])
 )
 def test_equal_to_the_seed(tmp_path_factory, arrays, threshold, spacing, groups, is_fortran):
     em, mask = (np.asarray(array, order="F" if is_fortran else "C") for array in arrays)
-    folder = tmp_path_factory.getbasetemp()
-    np.save(folder / "em.npy", em)
-    np.save(folder / "mask.npy", mask)
     p = Preprocess(
         cutout_threshold=threshold,
         axial_to_sagittal_spacing=spacing,
         cut_intensity_with_seg_masks=groups is not None,
         output_channel_desc=groups or [[1]],
     )
-    result = chunk.process(Pair("a", folder / "em.npy", folder / "mask.npy"), p)
+    result = process(tmp_path_factory.getbasetemp(), p, em, mask)
     tensor, volumes, n_cutout = plain_seed.preprocess(em, mask, threshold, spacing, groups)
     assert np.array_equal(result.tensor_cxyz, tensor)
     names = ("pre_synaptic_volume", "post_synaptic_volume", "synaptic_cleft_volume")

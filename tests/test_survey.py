@@ -1,8 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from synprep import pairing, survey
-from synprep.errors import FailedChunksError, PairingError, ParameterError
+from synprep._core.errors import FailedChunksError, PairingError, ParameterError
 from synprep.params import CutoutHistogram, IntensityHistogram, SectionVariation
 
 
@@ -48,14 +49,14 @@ def test_cutout_report(surveyed):
 
 
 def test_cutout_classes(surveyed):
-    counts = survey.cutout_classes(*surveyed(CutoutHistogram, cutout_threshold=0.25))
+    counts = survey.cutout_classes(surveyed(CutoutHistogram, cutout_threshold=0.25)[0])
     assert counts["all sections"].to_dict() == {"clean": 10, "partly cut": 1, "wholly black": 1}
     assert counts["kept sections"].tolist() == [7, 0, 1]
 
 
 def test_strip_shows_what_the_threshold_decides(surveyed, tmp_path):
     found, p = surveyed(CutoutHistogram, cutout_threshold=0.25)
-    strip = survey.strip(found, pairing.find(p).pairs, p, n_sections=1)
+    strip = survey.strip(found, pairing.find(p).pairs, n_sections=1)
     assert strip[["synapse_id", "z", "cutout_fraction", "is_blanked"]].to_numpy().tolist() == [
         ["one", 7, 0.25, False],
         ["two", 3, 0.5, True],
@@ -158,3 +159,52 @@ class TestExample:
         assert counts.loc[100].tolist() == [4, 0, 4]
         assert counts.loc[200].tolist() == [0, 4, 0]
         assert numbers["mean"].tolist() == [100.0, 200.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    ("fractions", "n_sections", "expected"),
+    [
+        ([0.5, 0.0, 0.02, 0.009, 0.01], 2, [3, 4, 2, 0]),  # a section at the threshold is not above it
+        ([0.5, 0.0, 0.02, 0.009, 0.01], 1, [4, 2]),
+        ([0.5, 0.0, 0.02, 0.009, 0.01], 9, [1, 3, 4, 2, 0]),
+        ([0.5, 0.0, 0.02, 0.009, 0.01], 0, []),
+        ([1.0, 0.0, 1.0, 0.0, 1.0, 0.0], 2, [3, 5, 0, 2]),
+        ([0.0, 0.0], 1, [1]),
+        ([1.0], 1, [0]),
+        ([], 3, []),
+    ],
+)
+def test_sections_nearest_to_the_threshold(fractions, n_sections, expected):
+    columns = {"z": range(len(fractions)), "cutout_fraction": fractions}
+    columns["is_blanked"] = np.array(fractions, dtype=float) > 0.01
+    assert survey._nearest(pd.DataFrame(columns), n_sections)["z"].tolist() == expected
+
+
+def counts_of(values):
+    """Histogram of {intensity: count}."""
+    counts = np.zeros(256, dtype=np.int64)
+    counts[list(values)] = list(values.values())
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("counts", "slope", "intercept", "moved"),
+    [
+        ({0: 1, 100: 2, 250: 3}, 1.0, 10.0, {10: 1.0, 110: 2.0, 255: 3.0}),  # clipped, none is lost
+        ({0: 1, 100: 2, 250: 3}, 1.0, -10.0, {0: 1.0, 90: 2.0, 240: 3.0}),
+        ({100: 6}, 3.0, 0.0, {255: 6.0}),
+        ({50: 6}, 3.0, 0.0, {149: 2.0, 150: 2.0, 151: 2.0}),  # spread over its new width
+    ],
+)
+def test_a_transformed_histogram(counts, slope, intercept, moved):
+    found = survey._transformed(counts_of(counts), slope, intercept)
+    assert {int(v): float(found[v]) for v in np.flatnonzero(found)} == pytest.approx(moved)
+
+
+def test_numbers_of_the_transformed_section_are_clipped():
+    example = np.stack([counts_of({7: 2}), counts_of({10: 1, 20: 1, 250: 2})])
+    surveyed = survey.Surveyed((), pd.DataFrame(), None, None, example, {})
+    p = SectionVariation(section_index=0, intensity_slope=1.1, intensity_intercept=-5)
+    transformed = np.array([6.0, 17.0, 255.0, 255.0])
+    numbers = survey.example_table(surveyed, p)[1].iloc[2]
+    assert numbers.tolist() == pytest.approx([transformed.mean(), transformed.std()])

@@ -1,13 +1,13 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from synprep import dataset, pairing, planning, preprocess, storage, table, volume
-from synprep.dataset import Dataset
+from synprep import pairing, preprocess
+from synprep._core import arrays, npy, problems, record
+from synprep._core.record import Dataset
+from synprep._core.verify import check, damaged, verdict
 from synprep.params import Preprocess
-from synprep.verify import check, damaged, verdict
 
 SPACING = 2.0
 SHAPE = (2, 6, 6, 12)
@@ -32,15 +32,15 @@ def write(tmp_path):
     def write(tensors):
         rows, sections = [], {}
         for synapse_id, tensor_cxyz in tensors.items():
-            np.save(tmp_path / table.filename(synapse_id, tensor_cxyz.shape), tensor_cxyz)
-            volumes = volume.label_volumes(volume.label_counts(tensor_cxyz[-1]), SPACING)
+            np.save(tmp_path / record.filename(synapse_id, tensor_cxyz.shape), tensor_cxyz)
+            volumes = arrays.label_volumes(arrays.label_counts(tensor_cxyz[-1]), SPACING)
             blanked = ~tensor_cxyz[:-1].any(axis=(0, 1, 2))
-            rows.append(table.meta_row(synapse_id, tensor_cxyz.shape, volumes, blanked.sum()))
+            rows.append(record.meta_row(synapse_id, tensor_cxyz.shape, volumes, blanked.sum()))
             none = np.zeros(len(blanked))
             columns = {"cutout_fraction": none, "mean": none, "std": none, "is_blanked": blanked}
             sections[synapse_id] = columns
         parameters = {"axial_to_sagittal_spacing": SPACING}
-        return Dataset(tmp_path, table.meta_table(rows), table.sections_table(sections), parameters)
+        return Dataset(tmp_path, record.meta_table(rows), record.sections_table(sections), parameters)
 
     return write
 
@@ -51,13 +51,11 @@ def run(data, **options):
 
 def found(data, **options):
     """Severity and problem by synapse id, or by file name for what is not about a chunk."""
-    rows = run(data, **options).to_dict("records")
-    return {row["synapse_id"] or row["filename"]: (row["severity"], row["problem"]) for row in rows}
+    return {one.synapse_id or one.file: (one.severity, one.text) for one in run(data, **options)}
 
 
 def test_a_good_set_is_ready(write):
     data = write({"007": tensor(), "NA": tensor(blank=(0, 11))})
-    assert list(run(data)) == ["synapse_id", "severity", "problem", "filename"]
     assert found(data) == {}
     assert verdict(run(data), data) == "ready for training: 2 chunks of shape (2, 6, 6, 12)"
 
@@ -76,7 +74,7 @@ def test_a_good_set_is_ready(write):
 def test_what_a_model_cannot_train_on(write, unfit, problem):
     data = write({"NA": unfit})
     assert found(data) == {"NA": ("unfit", problem)}
-    assert damaged(run(data)) == {}
+    assert damaged(run(data), data) == {}
     assert verdict(run(data), data) == f"not ready for training: 1 of 1 chunk: {problem.split(': ')[0]} (NA)"
 
 
@@ -97,9 +95,8 @@ def test_the_usual_crop_of_a_usual_chunk(write):
     shape = (2, 256, 256, 52)
     data = write({"1": tensor([(32, 223, 44)], shape=shape), "2": tensor([(32, 223, 45)], shape=shape)})
     data.parameters["axial_to_sagittal_spacing"] = 5.0
-    findings = check(data, show_progress=False).query("severity == 'unfit'")
-    assert findings["synapse_id"].tolist() == ["2"]
-    assert findings["problem"].tolist() == ["no cleft voxel in the central 192 x 192 x 38"]
+    (finding,) = [one for one in check(data, show_progress=False) if one.severity == "unfit"]
+    assert (finding.synapse_id, finding.text) == ("2", "no cleft voxel in the central 192 x 192 x 38")
 
 
 def test_cleft_that_is_blanked_in_part_is_fine(write):
@@ -211,7 +208,7 @@ def test_files_that_the_table_does_not_list_are_noted(write, tmp_path):
     np.save(tmp_path / "old.npy", tensor())
     assert found(data) == {"old.npy": ("note", "array file that the table does not list: old.npy")}
     assert verdict(run(data), data).startswith("ready for training: 1 chunk of")
-    grouped = planning.group_problems(run(data).to_dict("records"))
+    grouped = problems.grouped(run(data))
     assert grouped["examples"].tolist() == ["old.npy"]
 
 
@@ -221,15 +218,15 @@ def test_the_worst_is_first_and_all_is_in_one_line(write, tmp_path):
     change(tmp_path / "3__2_6_6_12.npy", (1, 1, 1, 2), 0)
     np.save(tmp_path / "old.npy", tensor())
     findings = run(data)
-    assert findings["severity"].tolist() == ["error"] * 2 + ["unfit"] * 4 + ["note"]
-    assert findings["synapse_id"].tolist() == ["3", "8", "0", "1", "2", "3", ""]
+    assert [one.severity for one in findings] == ["error"] * 2 + ["unfit"] * 4 + ["note"]
+    assert [one.synapse_id for one in findings] == ["3", "8", "0", "1", "2", "3", ""]
     assert verdict(findings, data) == (
         "not ready for training: 5 of 5 chunks: pre_synaptic_volume is not that of the table (3, 8); "
         "no cleft voxel (0, 1, 2 and 1 more)"
     )
     text = "pre_synaptic_volume is not that of the table: 22.0, 24.0"
-    assert damaged(findings) == {i: f"{i}__2_6_6_12.npy: {text}" for i in ("3", "8")}
-    severities = planning.group_problems(findings.to_dict("records"))["severity"]
+    assert damaged(findings, data) == {i: f"{i}__2_6_6_12.npy: {text}" for i in ("3", "8")}
+    severities = problems.grouped(findings)["severity"]
     assert severities.tolist() == ["error", "unfit", "note"]
 
 
@@ -239,13 +236,13 @@ def test_an_empty_table_is_not_ready(write):
 
 
 def test_values_of_a_file_are_read_once(write, monkeypatch):
-    read, paths = storage.read_sections, []
+    read, paths = npy.NpyFile.read, []
 
-    def count(path, header):
-        paths.append(Path(path).name)
-        return read(path, header)
+    def count(file, **options):
+        paths.append(file.path.name)
+        return read(file, **options)
 
-    monkeypatch.setattr(storage, "read_sections", count)
+    monkeypatch.setattr(npy.NpyFile, "read", count)
     run(write({"1": tensor(), "2": tensor()}))
     assert sorted(paths) == ["1__2_6_6_12.npy", "2__2_6_6_12.npy"]
 
@@ -264,7 +261,7 @@ def test_what_preprocess_writes(write_pair, paths, channels, n_channels, unfit):
     em_xyz[:, :, 30] = 0
     write_pair("007", em_xyz)
     p = Preprocess(**paths, **channels)
-    preprocess.run(planning.make(pairing.find(p), p, False), p, False)
-    data = dataset.load(p.proc_data_path)
+    preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
+    data = record.load(p.proc_data_path)
     assert data.meta["filename"].tolist() == [f"007__{n_channels}_6_6_13.npy"]
-    assert run(data, crop_size=192)["problem"].tolist() == unfit
+    assert [one.text for one in run(data, crop_size=192)] == unfit

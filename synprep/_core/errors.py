@@ -1,8 +1,7 @@
-"""The package's exceptions, each shown as one short message instead of a traceback."""
+"""The package's exceptions, each shown as one short message instead of a traceback; and words of messages."""
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from os.path import basename
 
 
 class SynprepError(Exception):
@@ -24,33 +23,16 @@ class PairingError(SynprepError):
 class ChunkError(SynprepError):
     """One raw pair or one of its files cannot be used; the other chunks are not concerned.
 
-    Parameters
-    ----------
-    kind : str
-        What is wrong, the same words for all chunks with this problem.
-    detail : str
-        What was found in this chunk.
-    path : str or PathLike
-        The file; empty when it is not about one file.
+    `kind` says what is wrong, in the same words for all chunks; `detail` what was found in this one; `path`
+    is the file, if it is about one.
     """
 
     def __init__(self, kind: str, detail: str = "", path: str | PathLike = ""):
         super().__init__(kind, detail, str(path))
+        self.kind, self.detail, self.path = self.args
 
     def __str__(self) -> str:
-        kind, detail, path = self.args
-        return ": ".join(part for part in (path, kind, detail) if part)
-
-    @property
-    def kind(self) -> str:
-        """What is wrong, for grouping."""
-        return self.args[0]
-
-    @property
-    def problem(self) -> str:
-        """What is wrong, in which file (without folders), and what was found."""
-        kind, detail, path = self.args
-        return ": ".join(part for part in (kind, basename(path), detail) if part)
+        return ": ".join(part for part in (self.path, self.kind, self.detail) if part)
 
 
 class TableError(SynprepError):
@@ -78,56 +60,19 @@ class FailedChunksError(SynprepError):
 
 
 def listed(items: Iterable[object], limit: int = 5) -> str:
-    """Join items for a message, and say how many were left out.
-
-    Parameters
-    ----------
-    items : iterable
-        What to list; each item is shown as ``str(item)``.
-    limit : int
-        How many items are spelled out at most.
-
-    Returns
-    -------
-    str
-        For example ``"a, b, c and 4 more"``.
-    """
+    """Join items for a message, and say how many were left out: "a, b, c and 4 more"."""
     texts = [printable(str(item)) for item in items]
     more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + more
 
 
 def printable(text: str) -> str:
-    """Write the bytes of a file name that are not text as escapes, so that it can be shown and stored.
-
-    Parameters
-    ----------
-    text : str
-        Any text, such as a path.
-
-    Returns
-    -------
-    str
-        Text that can be encoded.
-    """
+    """Write the bytes of a file name that are not text as escapes, so that it can be shown and stored."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def counted(n: int, noun: str) -> str:
-    """Number and noun for a message.
-
-    Parameters
-    ----------
-    n : int
-        How many.
-    noun : str
-        In the singular; the plural takes an s.
-
-    Returns
-    -------
-    str
-        For example ``"1 chunk"`` or ``"2,000 chunks"``.
-    """
+    """Number and noun, which takes an s in the plural: "1 chunk", "2,000 chunks"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 

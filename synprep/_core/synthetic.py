@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from synprep.labels import CLEFT
-from synprep.labels import POSTSYNAPTIC as POST
-from synprep.labels import PRESYNAPTIC as PRE
+from synprep._core.arrays import CLEFT
+from synprep._core.arrays import POSTSYNAPTIC as POST
+from synprep._core.arrays import PRESYNAPTIC as PRE
 
 MIN_SHAPE_XYZ = (64, 64, 8)
 FIRST_CELL = 4

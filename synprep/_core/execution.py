@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from synprep.errors import ChunkError, ClusterError
+from synprep._core.errors import ChunkError, ClusterError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,22 +25,6 @@ def track(items: Iterable[Item], n_items: int, what: str, show: bool = True) -> 
 
     The bar shows chunks per second and the time left, and is drawn at most once a second. In a notebook, all
     that its cell has shown before goes with it: say afterwards what is to stay.
-
-    Parameters
-    ----------
-    items : iterable
-        What to pass on.
-    n_items : int
-        How many there are.
-    what : str
-        What is done with the items, for the bar and the last line.
-    show : bool
-        False prints nothing.
-
-    Yields
-    ------
-    object
-        Each item.
     """
     bar = tqdm(
         total=n_items,
@@ -75,87 +60,71 @@ def _clear_cell(show: bool) -> None:
 
 
 def attempt_all(
-    function: Callable[[Item], Result],
+    function: Callable[[Any], Result],
     items: Iterable[Item],
     what: str,
     show: bool = True,
     n_workers: int = 0,
     scheduler: str = "",
-    announce: Callable[[Item], None] | None = None,
+    prepare: Callable[[Item], Any] | None = None,
 ) -> Iterator[tuple[Item, Result | ChunkError]]:
     """Apply a function to every item; an item that fails does not stop the others.
 
     Only a bounded number of items is under way at a time, so that memory does not grow with their number.
+    Items come back in the order in which they are finished, each with what the function returned, or with
+    the ChunkError if it cannot be used; any other error is raised.
 
-    Parameters
-    ----------
-    function : callable
-        Applied to each item. For a cluster it must be one that can be pickled.
-    items : iterable
-        Raw pairs, or rows of a table.
-    what : str
-        What is done, for the progress bar.
-    show : bool
-        False shows no progress.
-    n_workers : int
-        Number of threads; 0: one per core.
-    scheduler : str
-        Address of a Dask scheduler (``tcp://host:port``) or path of a scheduler file, to use a cluster
-        instead of threads; empty: threads.
-    announce : callable, optional
-        Called with each item when it begins to wait for a thread, so that its files can be fetched meanwhile;
-        it must not raise. Not called on a cluster.
-
-    Yields
-    ------
-    item : object
-        The item; in the order in which they are finished.
-    result : object or ChunkError
-        What the function returned, or the error if the item cannot be used. Any other error is raised.
-
-    Raises
-    ------
-    ClusterError
-        If the scheduler cannot be reached, or has no workers.
+    With `prepare`, the function gets what that makes of the item: in threads it is called when the item
+    begins to wait for one, so that files can be opened and fetched meanwhile, and what it returns is closed
+    if its turn never comes. `n_workers` threads, 0 for one per core; or a Dask cluster, by the address of its
+    scheduler (``tcp://host:port``) or the path of a scheduler file, where functions must be picklable.
     """
     items = list(items)
+    if scheduler and prepare:
+        function, prepare = partial(_in_turn, prepare, function), None
     if items:
         with _opened(n_workers or os.cpu_count() or 1, scheduler) as (executor, n_in_flight):
-            outcomes = _outcomes(executor, function, items, n_in_flight, None if scheduler else announce)
+            outcomes = _outcomes(executor, function, items, n_in_flight, prepare)
             yield from track(outcomes, len(items), what, show)
     else:
         yield from track((), 0, what, show)
 
 
+def _in_turn(prepare: Callable[[Item], Any], function: Callable[[Any], Result], item: Item) -> Result:
+    return function(prepare(item))
+
+
 def _outcomes(
     executor: Executor,
-    function: Callable[[Item], Result],
+    function: Callable[[Any], Result],
     items: Iterable[Item],
     n_in_flight: int,
-    announce: Callable[[Item], None] | None,
+    prepare: Callable[[Item], Any] | None,
 ) -> Iterator[tuple[Item, Result | ChunkError]]:
     waiting, under_way = iter(items), {}
     try:
         while True:
             for item in itertools.islice(waiting, n_in_flight - len(under_way)):
-                if announce:
-                    announce(item)
-                under_way[executor.submit(_attempt, function, item)] = item
+                ready = _attempt(prepare, item) if prepare else item
+                under_way[executor.submit(_attempt, function, ready)] = item, ready
             if not under_way:
                 return
             done = wait(under_way, return_when=FIRST_COMPLETED).done
             for future in sorted(done, key=_has_failed):  # what is done counts before an error ends it all
-                yield under_way.pop(future), _result(future)
+                yield under_way.pop(future)[0], _result(future)
     finally:
-        for future in under_way:
-            future.cancel()
+        for future, (_, ready) in under_way.items():
+            if future.cancel() and hasattr(ready, "close"):
+                ready.close()
 
 
 def _has_failed(future: Future) -> bool:
     return future.exception() is not None
 
 
-def _attempt(function: Callable[[Item], Result], item: Item) -> Result | ChunkError:
+def _attempt(function: Callable[[Any], Result], item: Any) -> Result | ChunkError:
+    if isinstance(item, ChunkError):  # it could not even be prepared
+        return item
     try:
         return function(item)
     except ChunkError as error:
@@ -164,7 +133,7 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> Result | ChunkEr
         return ChunkError("does not fit into memory")
 
 
-def _result(future):
+def _result(future: Future) -> Any:
     """Result of a task; a task that kills one worker after the other is given up."""
     try:
         return future.result()

@@ -12,18 +12,7 @@ _LANES = 4  # counters side by side, so that equal neighbours do not wait for ea
 
 
 def count(source_xyz: np.ndarray) -> np.ndarray:
-    """Count the values of each section.
-
-    Parameters
-    ----------
-    source_xyz : (x, y, z) uint8 ndarray
-        EM or mask.
-
-    Returns
-    -------
-    (z, 256) int64 ndarray
-        Number of pixels by section and value.
-    """
+    """Count the values of each section of an EM or mask, uint8; (z, 256) int64."""
     n_sections = source_xyz.shape[2]
     if _is_fortran(source_xyz):
         counts = np.zeros((n_sections, _LANES, 256), dtype=np.uint32)
@@ -35,22 +24,10 @@ def count(source_xyz: np.ndarray) -> np.ndarray:
 
 
 def copy_and_sum(source_xyz: np.ndarray, left_out: int, out_xyz: np.ndarray) -> np.ndarray:
-    """Copy sections, and sum their values and the squares of their values on the way.
+    """Copy the sections of an EM, uint8, into a C-ordered array, and sum values and squares on the way.
 
-    Parameters
-    ----------
-    source_xyz : (x, y, z) uint8 ndarray
-        EM.
-    left_out : int
-        Pixels of this value are counted, but not summed.
-    out_xyz : (x, y, z) uint8 ndarray
-        Where to copy to; C order.
-
-    Returns
-    -------
-    (4, z) int64 ndarray
-        By section: number of pixels; of those that have the value `left_out`; sum of the values of all
-        others; sum of their squares.
+    Returns (4, z) int64, by section: number of pixels; of those that have the value `left_out`; sum of the
+    values of all others; sum of their squares.
     """
     n_x, n_y, n_sections = source_xyz.shape
     moments = np.zeros((4, n_sections), dtype=np.int64)
@@ -66,23 +43,10 @@ def copy_and_sum(source_xyz: np.ndarray, left_out: int, out_xyz: np.ndarray) -> 
 
 
 def copy_and_count(source_xyz: np.ndarray, table: np.ndarray, out_xyz: np.ndarray) -> np.ndarray:
-    """Copy sections, give each value another one on the way, and count the values.
+    """Copy the sections of a mask, uint8, into a C-ordered array, with other values by `table`, (256,) uint8.
 
-    It is fastest where all values are 0 to 3 and stay as they are.
-
-    Parameters
-    ----------
-    source_xyz : (x, y, z) uint8 ndarray
-        Mask.
-    table : (256,) uint8 ndarray
-        Value in the copy by value in the source.
-    out_xyz : (x, y, z) uint8 ndarray
-        Where to copy to; C order.
-
-    Returns
-    -------
-    (256,) int64 ndarray
-        Number of pixels by value in the source.
+    Returns the number of pixels by value in the source, (256,) int64. It is fastest where all values are 0 to
+    3 and stay as they are.
     """
     counts = np.zeros(256, dtype=np.int64)
     if np.array_equal(table[:4], np.arange(4)):
@@ -118,20 +82,10 @@ def _turn(source_xyz: np.ndarray, out_xyz: np.ndarray) -> None:
 
 
 def count_by_label(em_xyz: np.ndarray, mask_xyz: np.ndarray, is_blanked_z: np.ndarray) -> np.ndarray:
-    """Count the intensities inside each label, blanked sections apart.
+    """Count the intensities inside each label; (2, 5, 256) int64, C order is faster.
 
-    Parameters
-    ----------
-    em_xyz, mask_xyz : (x, y, z) uint8 ndarray
-        EM and its labels; C order is faster.
-    is_blanked_z : (z,) bool ndarray
-        Sections to count apart.
-
-    Returns
-    -------
-    (2, 5, 256) int64 ndarray
-        Number of pixels of the sections that are not blanked and of those that are, by label (0 to 3, all
-        others in row 4) and intensity.
+    Number of pixels of the sections that are not blanked and of those that are, by label (0 to 3, all others
+    in row 4) and intensity.
     """
     z = np.arange(len(is_blanked_z))
     lane_z = np.where(is_blanked_z, _LANES, z % _LANES).astype(np.uint8)

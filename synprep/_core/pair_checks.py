@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synprep import labels
+from synprep._core import arrays
 
 N_SECTIONS = 32  # are looked at, evenly spread; all of a chunk that has fewer
 N_RINGS = 3
@@ -92,8 +92,8 @@ def boundary_contrast(
     neither side.
     """
     is_imaged = em_xyz != cutout_pixel_value
-    is_neuron = (mask_xyz == labels.PRESYNAPTIC) | (mask_xyz == labels.POSTSYNAPTIC)
-    rings = _rings(is_neuron, ~is_neuron & (mask_xyz != labels.CLEFT))
+    is_neuron = (mask_xyz == arrays.PRESYNAPTIC) | (mask_xyz == arrays.POSTSYNAPTIC)
+    rings = _rings(is_neuron, ~is_neuron & (mask_xyz != arrays.CLEFT))
     means = [_mean(em_xyz[region & is_imaged], n_least) for region in (is_neuron, *rings)]
     contrast = means[0] - np.fmin.reduce(means[1:])
     return float(contrast), float(contrast / _std(em_xyz[is_imaged]))
@@ -116,7 +116,7 @@ def neighbour_correlations(
 
 def cleft_ratio(mask_xyz: np.ndarray) -> float:
     """Voxels of the cleft / of the smaller neuron, which is larger in any chunk that is worth its place."""
-    pre, cleft, post = (np.count_nonzero(mask_xyz == label) for label in labels.MASK_KEYS.values())
+    pre, cleft, post = (np.count_nonzero(mask_xyz == label) for label in arrays.LABELS)
     return float(cleft / min(pre, post)) if pre and cleft and post else np.nan
 
 

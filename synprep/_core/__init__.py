@@ -1,0 +1,1 @@
+"""How it is done; the modules beside this folder say what is done."""

@@ -1,0 +1,197 @@
+"""Files: a whole one or none.
+
+Every file appears under its final name only when it is whole: it is written under a temporary name in the
+same folder, flushed to the disk, and renamed.
+"""
+
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from synprep._core.errors import ChunkError, OutputError
+
+_BLOCK_BYTES = 4 << 20
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the name `path` when all went well, and is removed otherwise.
+
+    The folder is made when missing. If only the last step fails, since another program holds the old file
+    open, the new one stays and the error gives its name.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _rename(temporary, path)
+    except OSError as error:
+        _remove_quietly(temporary)
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except OutputError:
+        raise
+    except BaseException:
+        _remove_quietly(temporary)
+        raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+    except PermissionError as error:
+        raise OutputError(f"{path}: is in use by another program; the new file is {temporary}") from error
+
+
+def _remove_quietly(temporary: Path) -> None:
+    with suppress(OSError):
+        temporary.unlink()
+
+
+@contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what goes wrong while an input file is read into an error about it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ChunkError("file is missing", "it was there or is a link that leads nowhere", path) from error
+    except OSError as error:
+        raise ChunkError("file cannot be read", error.strerror or str(error), path) from error
+    except MemoryError as error:
+        raise ChunkError("file does not fit into memory", path=path) from error
+
+
+def state(path: str | os.PathLike | int) -> list[int] | None:
+    """Size (bytes) and modification time (ns) of a file or an open one; None if there is no such file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def refuse_full_disk(folder: str | os.PathLike, n_bytes: int) -> None:
+    """Raise an error if less is free where a folder is or will be than is to be written."""
+    free = shutil.disk_usage(_existing(folder)).free
+    if n_bytes > free:
+        needed = f"the run will write {n_bytes / 1e9:.2f} GB and only {free / 1e9:.2f} GB are free"
+        raise OutputError(f"{folder}: {needed}")
+
+
+def _existing(folder: str | os.PathLike) -> Path:
+    return next(path for path in (Path(folder), *Path(folder).parents) if path.is_dir())
+
+
+def clean_up(folder: str | os.PathLike) -> None:
+    """Remove the temporary files that killed runs left in a folder that no other run is writing to."""
+    for path in Path(folder).glob(".*.tmp"):
+        if re.fullmatch(r"\.\d+-[0-9a-f]{32}\.tmp", path.name):
+            _remove_quietly(path)
+
+
+def save_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write an array in npy format, in C order."""
+    array = np.ascontiguousarray(array)
+    with replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)  # np.save would hide why a disk refuses
+
+
+def save_json(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
+    """Write a flat record as JSON; NaN becomes null."""
+    text = json.dumps(plain(record), indent=1, allow_nan=False, ensure_ascii=False)
+    save_bytes(path, (text + "\n").encode())
+
+
+def plain(value: Any) -> Any:
+    """Turn a value into one that JSON can hold; NaN and infinity, which it lacks, become None."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def copy_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Copy a file, with its modification time."""
+    with reading(source):
+        status = os.stat(source)
+    with replacing(path) as file:
+        for block in _blocks(source):
+            file.write(block)
+    with suppress(OSError):  # the time only saves comparing bytes later
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _blocks(path: str | os.PathLike) -> Iterator[bytes]:
+    with reading(path), open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def link_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Give a file a second name, a hard link; of a symbolic link, the file that it leads to."""
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        os.link(os.path.realpath(source), temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"{path}: cannot be a hard link to {source}: {reason}; set link_mode to copy"
+        ) from error
+    finally:
+        _remove_quietly(temporary)  # renaming does nothing where both names are of one file already
+
+
+def move_aside(path: str | os.PathLike) -> Path | None:
+    """Give a file, if it is there, the next free numbered name: ``meta.csv`` becomes ``meta.1.csv``."""
+    path = Path(path)
+    if not path.exists():
+        return None
+    numbered = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
+    aside = next(candidate for candidate in numbered if not candidate.exists())
+    with _moving(path):
+        os.replace(path, aside)
+    return aside
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Remove a file, if it is there."""
+    with _moving(path):
+        Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _moving(path: str | os.PathLike) -> Iterator[None]:
+    """Say which file cannot be renamed or removed."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be renamed or removed: {error.strerror or error}") from error

@@ -1,0 +1,119 @@
+"""What is wrong with a chunk, as data until it is printed or written; and tables of it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os.path import basename
+
+import pandas as pd
+
+from synprep._core.errors import ChunkError, counted, listed
+
+COLUMNS = ("synapse_id", "severity", "stage", "problem", "em_path", "mask_path")
+_SEVERITIES = ("error", "unfit", "warning", "note")  # the worst first
+
+# Parameters to look at, by the kind of a warning.
+_LABELS, _CROP = "seg_mask_map", "n_sections and axial_to_sagittal_spacing"
+HINTS = {
+    "no presynaptic voxel": _LABELS,
+    "no cleft voxel": _LABELS,
+    "no postsynaptic voxel": _LABELS,
+    "labels outside 0 to 3": _LABELS,
+    "the crop removed all presynaptic voxels": _CROP,
+    "the crop removed all cleft voxels": _CROP,
+    "the crop removed all postsynaptic voxels": _CROP,
+    "every section is blanked": "cutout_threshold and cutout_pixel_value",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is wrong with one chunk."""
+
+    kind: str  # the same words for all chunks
+    file: str = ""  # name of the file, if it is about one, or of several
+    detail: str = ""  # what was found in this chunk
+    labels_found: tuple[int, ...] | None = None  # label values, if it is about labels
+    severity: str = "error"  # no tensor, or a damaged one; unfit: for a model; warning: look at it; note
+    stage: str = ""  # pairing, preflight (headers), processing, result
+    synapse_id: str = ""
+    em_path: str = ""  # as shown
+    mask_path: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is wrong, and what was found, for a person."""
+        found = f" (labels found: {listed(self.labels_found or (), 10) or 'none'})"
+        parts = [part for part in (self.kind, self.file, self.detail) if part]
+        return ": ".join(parts) + ("" if self.labels_found is None else found)
+
+    @property
+    def hint(self) -> str:
+        """Parameters to look at; empty if there are none."""
+        return HINTS.get(self.kind, "")
+
+
+def of_error(error: ChunkError, **known: str) -> Problem:
+    """Problem that an error is about, with other fields of it."""
+    return Problem(kind=error.kind, file=basename(error.path), detail=error.detail, **known)
+
+
+def reasons(outcomes: Mapping[str, object]) -> dict[str, str]:
+    """Why items could not be used, by their name, from what was made of each or its ChunkError."""
+    errors = {name: one for name, one in outcomes.items() if isinstance(one, ChunkError)}
+    return {name: of_error(error).text for name, error in errors.items()}
+
+
+def table(problems: Iterable[Problem]) -> pd.DataFrame:
+    """Rows of `problems.csv`: errors first, then sorted by synapse id as text."""
+    ordered = sorted(problems, key=lambda one: (one.severity, one.synapse_id))
+    rows = [
+        (one.synapse_id, one.severity, one.stage, one.text, one.em_path, one.mask_path) for one in ordered
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype("str")
+
+
+def grouped(problems: Iterable[Problem]) -> pd.DataFrame:
+    """Group problems of one kind, the worst first, then the most frequent.
+
+    Parameters
+    ----------
+    problems : iterable of Problem
+        Of any chunks.
+
+    Returns
+    -------
+    DataFrame
+        Index `problem`; columns `severity`, `chunks` (how many) and `examples` (files, or synapse ids); a row
+        "none" if there is no problem.
+    """
+    examples = defaultdict(list)
+    for one in problems:
+        examples[one.severity, one.kind].append(one.file or one.synapse_id)
+    ordered = sorted(examples.items(), key=lambda item: (_SEVERITIES.index(item[0][0]), -len(item[1])))
+    rows = [(kind, severity, len(names), listed(names, 3)) for (severity, kind), names in ordered]
+    columns = ["problem", "severity", "chunks", "examples"]
+    return pd.DataFrame(rows or [("none", "", 0, "")], columns=columns).set_index("problem")
+
+
+def shared(problems: Iterable[Problem], n_chunks: int) -> list[str]:
+    """Say once what more than half of the chunks share, with the parameters to look at."""
+    by_kind = defaultdict(list)
+    for one in problems:
+        if one.severity == "warning":
+            by_kind[one.kind].append(one)
+    return [_share(by_kind[kind], n_chunks) for kind in sorted(by_kind) if 2 * len(by_kind[kind]) > n_chunks]
+
+
+def _share(same: Sequence[Problem], n_chunks: int) -> str:
+    kind, hint = same[0].kind, same[0].hint
+    labels = sorted({label for one in same for label in one.labels_found or ()})
+    is_about_labels = any(one.labels_found is not None for one in same)
+    found = f"; labels found: {listed(labels, 10) or 'none'}" if is_about_labels else ""
+    return f"{len(same):,} of {counted(n_chunks, 'chunk')}: {kind}{found}" + (f": see {hint}" if hint else "")
+
+
+def warning(kind: str, labels_found: Iterable[int] | None = None) -> Problem:
+    """Warning about a chunk; where it is, the caller adds."""
+    labels = None if labels_found is None else tuple(int(label) for label in labels_found)
+    return Problem(kind=kind, labels_found=labels, severity="warning")

@@ -1,0 +1,406 @@
+"""A data set on the disk: its tables, how it was made, what is done, and who is writing to it.
+
+Synapse ids are text, always: "007" is not 7, and "NA" is an id. What lets a run resume is in the hidden
+folder `.synprep` inside the output folder: one line of JSON per finished chunk, appended after the chunk's
+tensor is in place. A later line replaces an earlier one of the same id; a line that was cut by a kill is
+ignored.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+
+import synprep
+from synprep._core import arrays, files, problems
+from synprep._core.errors import LockedError, OutputError, TableError
+from synprep._core.paths import project_root, resolve
+from synprep._core.problems import Problem
+
+META_COLUMNS = {
+    "synapse_id": "str",
+    "filename": "str",
+    "pre_synaptic_volume": "float64",
+    "post_synaptic_volume": "float64",
+    "synaptic_cleft_volume": "float64",
+    "n_cutout_sections": "int64",
+}
+VOLUME_COLUMNS = {
+    arrays.PRESYNAPTIC: "pre_synaptic_volume",
+    arrays.CLEFT: "synaptic_cleft_volume",
+    arrays.POSTSYNAPTIC: "post_synaptic_volume",
+}
+SECTION_COLUMNS = {
+    "synapse_id": "str",
+    "z": "int64",
+    "cutout_fraction": "float64",
+    "mean": "float64",
+    "std": "float64",
+    "is_blanked": "bool",
+}
+HIDDEN = ".synprep"
+_RECORD, _LOCK, _OWNER = "record.jsonl", "lock", "owner.json"
+_RESULT_VERSION = 1  # counted up when the same input and parameters give another result
+
+
+# Tables
+
+
+def filename(synapse_id: str, shape_cxyz: Sequence[int]) -> str:
+    """File name of a tensor, such as ``"1000379__2_256_256_52.npy"``."""
+    return f"{synapse_id}__{'_'.join(map(str, shape_cxyz))}.npy"
+
+
+def meta_row(
+    synapse_id: str, shape_cxyz: Sequence[int], volumes: Mapping[int, float], n_cutout_sections: int
+) -> dict[str, str | float | int]:
+    """Row of `meta.csv` for one chunk; volumes by label, of the kept sections, in sagittal voxels."""
+    return {
+        "synapse_id": synapse_id,
+        "filename": filename(synapse_id, shape_cxyz),
+        "pre_synaptic_volume": volumes[arrays.PRESYNAPTIC],
+        "post_synaptic_volume": volumes[arrays.POSTSYNAPTIC],
+        "synaptic_cleft_volume": volumes[arrays.CLEFT],
+        "n_cutout_sections": int(n_cutout_sections),
+    }
+
+
+def meta_table(rows: Iterable[Mapping[str, str | float | int]]) -> pd.DataFrame:
+    """Metadata table, sorted by synapse id as text."""
+    rows = sorted(rows, key=lambda row: row["synapse_id"])
+    return pd.DataFrame(rows, columns=list(META_COLUMNS)).astype(META_COLUMNS)
+
+
+def sections_table(columns: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFrame:
+    """Table of sections, sorted by synapse id as text, then z.
+
+    `columns` has by synapse id, for each of `SECTION_COLUMNS` from `cutout_fraction` on, a value per section.
+    """
+    ids = sorted(columns)
+    n_sections = [len(columns[synapse_id]["is_blanked"]) for synapse_id in ids]
+    values = {
+        "synapse_id": np.repeat(np.array(ids, dtype=object), n_sections),
+        "z": np.concatenate([np.zeros(0, int), *map(np.arange, n_sections)]),
+    }
+    for name, dtype in list(SECTION_COLUMNS.items())[2:]:
+        parts = [columns[synapse_id][name] for synapse_id in ids]
+        values[name] = np.concatenate([np.zeros(0, dtype), *parts])
+    return pd.DataFrame(values).astype(SECTION_COLUMNS)
+
+
+def read_table(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a CSV file with a column `synapse_id`; every value is the text that it is in the file."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path}: cannot be read as a table: {error}") from error
+    if "synapse_id" not in table:
+        raise TableError(f"{path}: has no column synapse_id; its columns are {', '.join(table.columns)}")
+    return table
+
+
+def table_bytes(table: pd.DataFrame) -> bytes:
+    """Text of a table: CSV with LF line ends, without the index."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def save_table(path: str | os.PathLike, table: pd.DataFrame) -> None:
+    """Write a table."""
+    files.save_bytes(path, table_bytes(table))
+
+
+def save_tables(
+    folder: str | os.PathLike, contents: Mapping[str, bytes], old: Path | None = None
+) -> tuple[list[str], bool]:
+    """Write the tables of a data set that differ from the files there; say which was kept, and if any did.
+
+    Models index the table of chunks, the first of `contents`, by row: unless the new one only has more rows
+    at its end, the old one is kept under a numbered name. `old` is where it went, if it was moved before.
+    """
+    folder, changed = Path(folder), differing(folder, contents)
+    name, content = next(iter(contents.items()))
+    if name in changed and (folder / name).exists() and not content.startswith((folder / name).read_bytes()):
+        old = files.move_aside(folder / name)
+    for changed_name in reversed(changed):  # the table of chunks last: when it is there, all else is
+        files.save_bytes(folder / changed_name, contents[changed_name])
+    if old and old.read_bytes() == content:
+        files.remove(old)
+    elif old:
+        return [f"{name} differs from the one that was there, which is kept as {old.name}"], True
+    return [], bool(changed)
+
+
+def differing(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> list[str]:
+    """Names of the files of a folder that are missing or hold something else than they are to hold."""
+    paths = {name: Path(folder, name) for name in contents}
+    return [name for name, path in paths.items() if not path.exists() or path.read_bytes() != contents[name]]
+
+
+def unlisted_arrays(folder: str | os.PathLike, filenames: Iterable[str]) -> list[str]:
+    """Names of npy files that a table beside them does not list, such as those of chunks that are gone."""
+    return sorted({entry.name for entry in os.scandir(folder) if entry.name.endswith(".npy")} - {*filenames})
+
+
+# A data set that preprocess or merge has written
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tables of a data set that preprocess or merge has written; the arrays stay on the disk.
+
+    Parameters
+    ----------
+    folder : Path
+        File names in `meta` start from here.
+    meta : DataFrame
+        As in `meta.csv`; the columns that preprocess writes have their types, others are text.
+    sections : DataFrame
+        As in `sections.csv`.
+    parameters : dict of str to object
+        Parameters of preprocess that the data set was made with; of a merged one, those that all its sources
+        have in common.
+    """
+
+    folder: Path
+    meta: pd.DataFrame
+    sections: pd.DataFrame
+    parameters: dict[str, Any]
+
+    @property
+    def spacing_xyz_nm(self) -> np.ndarray:
+        """Voxel size along x, y and z in nm, (3,) float64."""
+        anisotropy = self.parameter("axial_to_sagittal_spacing")
+        return self.parameter("voxel_size_xy_nm") * np.array([1, 1, anisotropy])
+
+    def parameter(self, name: str) -> Any:
+        """Value of a parameter that the data set was made with; a TableError if it is not known."""
+        if name not in self.parameters:
+            raise TableError(f"{self.folder / 'run.json'}: has no {name}; merged data sets must agree in it")
+        return self.parameters[name]
+
+
+def load(proc_data_path: str | Path) -> Dataset:
+    """Read the tables of a data set that preprocess or merge has written.
+
+    Parameters
+    ----------
+    proc_data_path : str or Path
+        Folder with `meta.csv`, `sections.csv` and `run.json`, or the path of its `meta.csv`; a relative path
+        starts from the project's root.
+
+    Returns
+    -------
+    Dataset
+        Its tables and parameters.
+
+    Raises
+    ------
+    TableError
+        If one of the three files is missing or cannot be read, or a column is missing or holds other values
+        than it should.
+    """
+    meta_path = Path(resolve(str(proc_data_path)))
+    meta_path = meta_path / "meta.csv" if meta_path.is_dir() else meta_path
+    folder = meta_path.parent
+    meta, sections = _typed(meta_path, META_COLUMNS), _typed(folder / "sections.csv", SECTION_COLUMNS)
+    return Dataset(folder, meta, sections, read_record(folder)["parameters"])
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """What preprocess or merge has written into `run.json`; a TableError if there is none."""
+    path = Path(folder, "run.json")
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        return record | {"parameters": dict(record["parameters"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a run record"
+        raise TableError(f"{path}: {reason}; preprocess and merge write it beside meta.csv") from error
+
+
+def find_record(folder: str | Path) -> dict[str, Any]:
+    """As `read_record`, but empty if there is none."""
+    try:
+        return read_record(folder)
+    except TableError:
+        return {}
+
+
+def _typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Read a table and give its columns their types."""
+    table = read_table(path)
+    lacking = [name for name in columns if name not in table]
+    if lacking:
+        raise TableError(f"{path}: has no column {', '.join(lacking)}")
+    try:
+        values = {name: _numbers(table[name]) for name, dtype in columns.items() if dtype != "str"}
+        return table.assign(**values).astype(dict(columns))
+    except ValueError as error:
+        raise TableError(f"{path}: {error}") from error
+
+
+def _numbers(text: pd.Series) -> pd.Series:
+    """Numbers, or true and false, as pandas writes them; nothing else."""
+    return pd.to_numeric(text.replace({"True": "1", "False": "0"}))
+
+
+# What is done
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished chunk."""
+
+    key: str  # of the parameters that it was made with
+    inputs: list[list[int]]  # state of EM and mask before they were read, see `files.state`
+    output: list[int]  # state of the tensor
+    row: dict[str, str | float | int]  # of `meta.csv`
+    sections: dict[str, np.ndarray]  # columns of `sections.csv`
+    warnings: list[Problem]
+
+    @property
+    def synapse_id(self) -> str:
+        """Synapse id of the chunk."""
+        return self.row["synapse_id"]
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    """Key of the parameters that decide what a tensor and its rows hold, by name in the order of declaration.
+
+    Equal for parameters that give equal results from equal inputs: groups of channels count only where the
+    EM is cut into them.
+    """
+    values = dict(content)
+    is_cut, groups = values.pop("cut_intensity_with_seg_masks"), values.pop("output_channel_desc")
+    matter = [_RESULT_VERSION, list(values.values()), groups if is_cut else None]
+    return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def done_state(folder: str | os.PathLike) -> list[int] | None:
+    """State of the record of finished chunks, to see whether another run has written to it."""
+    return files.state(Path(folder, HIDDEN, _RECORD))
+
+
+def read_done(folder: str | os.PathLike) -> dict[str, Entry]:
+    """Finished chunks by synapse id, as recorded in an output folder."""
+    path = Path(folder, HIDDEN, _RECORD)
+    entries = {}
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            entry = _entry(**json.loads(line))
+            entries[entry.synapse_id] = entry
+        except (ValueError, TypeError, KeyError):
+            continue
+    return entries
+
+
+def _entry(sections: dict[str, list], warnings: list, **values: Any) -> Entry:
+    columns = {name: np.array(column, SECTION_COLUMNS[name]) for name, column in sections.items()}
+    return Entry(sections=columns, warnings=[_warning(one) for one in warnings], **values)
+
+
+def _warning(recorded: list | str) -> Problem:
+    """Warning of a line of the record; version 0.1.0 wrote it as the text that is in `problems.csv`."""
+    if not isinstance(recorded, str):
+        return problems.warning(*recorded)
+    kind, _, found = recorded.removesuffix(")").partition(" (labels found: ")
+    labels = [int(label) for label in found.split(", ") if label.isdecimal()]
+    known = problems.warning(kind, labels if found else None)
+    return known if known.text == recorded else problems.warning(recorded)
+
+
+def append_done(folder: str | os.PathLike, entry: Entry) -> None:
+    """Add a finished chunk, whose tensor is in place, to the record of a folder that this run has locked."""
+    path = Path(folder, HIDDEN, _RECORD)
+    try:
+        with open(path, "ab") as file:
+            file.write(_line(entry))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def tidy_done(folder: str | os.PathLike) -> None:
+    """Rewrite the record without cut or superseded lines, if it has any."""
+    path, entries = Path(folder, HIDDEN, _RECORD), read_done(folder)
+    tidied = b"".join(_line(entry) for entry in entries.values())
+    if path.is_file() and len(tidied) != path.stat().st_size:
+        files.save_bytes(path, tidied)
+
+
+def _line(entry: Entry) -> bytes:
+    warnings = [[one.kind, one.labels_found] for one in entry.warnings]
+    values = files.plain(vars(entry) | {"warnings": warnings})
+    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+
+
+# Who is writing
+
+
+@contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keep other runs out of a folder, which is made when missing; the lock of a run that died is void.
+
+    Raises a LockedError that names the other run, or an OutputError if the folder cannot be written.
+    """
+    hidden = Path(folder, HIDDEN)
+    try:
+        hidden.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(hidden / _LOCK)
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise LockedError(
+            f"another run is writing to {folder}: {_owner(hidden)}; wait until it ends"
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        (hidden / _OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def sign(folder: str | os.PathLike) -> None:
+    """Leave word who is writing to a folder, for the message of `locked`."""
+    owner = {"process": os.getpid(), "host": platform.node(), "since": now()}
+    files.save_json(Path(folder, HIDDEN, _OWNER), owner)
+
+
+def _owner(hidden: Path) -> str:
+    try:
+        owner = json.loads((hidden / _OWNER).read_text())
+        return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
+    except (OSError, ValueError, KeyError):
+        return "a run that has just started"
+
+
+# How it was made
+
+
+def versions() -> dict[str, dict[str, str] | str | None]:
+    """What a result was made with: versions, and the project's commit, None outside a git checkout."""
+    numbers = {"python": platform.python_version(), "synprep": synprep.__version__}
+    return {"versions": numbers | {"numpy": np.__version__, "pandas": pd.__version__}, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def now() -> str:
+    """Time for a run record, such as ``"2026-11-22T08:15:00+00:00"``."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
