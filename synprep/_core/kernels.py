@@ -29,14 +29,11 @@ def copy_and_sum(source_xyz: np.ndarray, left_out: int, out_xyz: np.ndarray) -> 
     Returns (4, z) int64, by section: number of pixels; of those that have the value `left_out`; sum of the
     values of all others; sum of their squares.
     """
-    n_x, n_y, n_sections = source_xyz.shape
+    _copy(source_xyz, out_xyz)
+    n_x, n_y, n_sections = out_xyz.shape
     moments = np.zeros((4, n_sections), dtype=np.int64)
     moments[0] = n_x * n_y
-    if _is_fortran(source_xyz):
-        _turn(source_xyz, out_xyz)
-        _sum_f(source_xyz.T, np.uint8(left_out), moments)
-    else:
-        _copy_and_sum_c(source_xyz, np.uint8(left_out), out_xyz, moments)
+    _sum(out_xyz, np.uint8(left_out), moments)
     moments[2] -= moments[1] * left_out
     moments[3] -= moments[1] * left_out**2
     return moments
@@ -48,37 +45,15 @@ def copy_and_count(source_xyz: np.ndarray, table: np.ndarray, out_xyz: np.ndarra
     Returns the number of pixels by value in the source, (256,) int64. It is fastest where all values are 0 to
     3 and stay as they are.
     """
+    _copy(source_xyz, out_xyz)
     counts = np.zeros(256, dtype=np.int64)
     if np.array_equal(table[:4], np.arange(4)):
-        counts[:4] = _copy_labels(source_xyz, out_xyz)
-        if counts.sum() == source_xyz.size:
+        _count_labels(out_xyz, counts)
+        if counts.sum() == out_xyz.size:
             return counts
-    if _is_fortran(source_xyz):
-        _copy_f(source_xyz.T, table, out_xyz)
-        return count(source_xyz).sum(axis=0)
-    counts_z = np.zeros((256, source_xyz.shape[2]), dtype=np.uint32)
-    _copy_and_count_c(source_xyz, table, out_xyz, counts_z)
-    return counts_z.sum(axis=1, dtype=np.int64)
-
-
-def _copy_labels(source_xyz: np.ndarray, out_xyz: np.ndarray) -> np.ndarray:
-    """Copy sections, and count the values 0 to 3."""
-    counts = np.zeros(4, dtype=np.int64)
-    if _is_fortran(source_xyz):
-        _turn(source_xyz, out_xyz)
-        _count_labels_f(source_xyz.T, counts)
-    else:
-        _copy_labels_c(source_xyz, out_xyz, counts)
+        counts[:] = 0
+    _count_and_map(out_xyz, table, counts)
     return counts
-
-
-def _turn(source_xyz: np.ndarray, out_xyz: np.ndarray) -> None:
-    """Copy from Fortran order to C order."""
-    source_zyx = source_xyz.T
-    if source_zyx.flags.c_contiguous and source_zyx.shape[2] % 8 == 0 and source_zyx.ctypes.data % 8 == 0:
-        _turn_words(source_zyx.view(np.uint64), out_xyz)
-    else:
-        _copy_f(source_zyx, np.arange(256, dtype=np.uint8), out_xyz)
 
 
 def count_by_label(em_xyz: np.ndarray, mask_xyz: np.ndarray, is_blanked_z: np.ndarray) -> np.ndarray:
@@ -93,6 +68,17 @@ def count_by_label(em_xyz: np.ndarray, mask_xyz: np.ndarray, is_blanked_z: np.nd
     _count_by_label(em_xyz, mask_xyz, lane_z, counts)
     counts = counts.astype(np.int64).reshape(-1, 5, 256)
     return np.stack([counts[:_LANES].sum(axis=0), counts[_LANES]])
+
+
+def _copy(source_xyz: np.ndarray, out_xyz: np.ndarray) -> None:
+    """Copy to C order."""
+    source_zyx = source_xyz.T
+    if not _is_fortran(source_xyz):
+        np.copyto(out_xyz, source_xyz)
+    elif source_zyx.flags.c_contiguous and source_zyx.shape[2] % 8 == 0 and source_zyx.ctypes.data % 8 == 0:
+        _turn_words(source_zyx.view(np.uint64), out_xyz)
+    else:
+        _turn_bytes(source_zyx, out_xyz)
 
 
 def _is_fortran(array_xyz: np.ndarray) -> bool:
@@ -117,69 +103,14 @@ def _count_by_label(em_xyz, mask_xyz, lane_z, counts):
 
 
 @numba.njit(nogil=True, cache=True)
-def _copy_and_count_c(source_xyz, table, out_xyz, counts):
-    for x in range(source_xyz.shape[0]):
-        for y in range(source_xyz.shape[1]):
-            for z in range(source_xyz.shape[2]):
-                value = source_xyz[x, y, z]
-                counts[value, z] += 1
-                out_xyz[x, y, z] = table[value]
-
-
-@numba.njit(nogil=True, cache=True)
-def _copy_labels_c(source_xyz, out_xyz, counts):
-    n_x, n_y, n_z = source_xyz.shape
-    n_0, n_1 = np.empty(n_z, np.uint8), np.empty(n_z, np.uint8)
-    n_2, n_3 = np.empty(n_z, np.uint8), np.empty(n_z, np.uint8)
-    for x in range(n_x):
-        for start in range(0, n_y, 255):  # so that 8 bits hold the counts
-            n_0[:], n_1[:], n_2[:], n_3[:] = 0, 0, 0, 0
-            for y in range(start, min(start + 255, n_y)):
-                for z in range(n_z):
-                    value = source_xyz[x, y, z]
-                    out_xyz[x, y, z] = value
-                    n_0[z] = np.uint8(n_0[z] + np.uint8(value == 0))
-                    n_1[z] = np.uint8(n_1[z] + np.uint8(value == 1))
-                    n_2[z] = np.uint8(n_2[z] + np.uint8(value == 2))
-                    n_3[z] = np.uint8(n_3[z] + np.uint8(value == 3))
-            for z in range(n_z):
-                counts[0] += n_0[z]
-                counts[1] += n_1[z]
-                counts[2] += n_2[z]
-                counts[3] += n_3[z]
-
-
-@numba.njit(nogil=True, cache=True)
-def _count_labels_f(source_zyx, counts):
-    n_z, n_y, n_x = source_zyx.shape
-    n_0, n_1 = np.empty(n_x, np.uint8), np.empty(n_x, np.uint8)
-    n_2, n_3 = np.empty(n_x, np.uint8), np.empty(n_x, np.uint8)
-    for z in range(n_z):
-        for start in range(0, n_y, 255):  # so that 8 bits hold the counts
-            n_0[:], n_1[:], n_2[:], n_3[:] = 0, 0, 0, 0
-            for y in range(start, min(start + 255, n_y)):
-                row = source_zyx[z, y]
-                for x in range(n_x):
-                    n_0[x] = np.uint8(n_0[x] + np.uint8(row[x] == 0))
-                    n_1[x] = np.uint8(n_1[x] + np.uint8(row[x] == 1))
-                    n_2[x] = np.uint8(n_2[x] + np.uint8(row[x] == 2))
-                    n_3[x] = np.uint8(n_3[x] + np.uint8(row[x] == 3))
-            counts[0] += n_0.sum()
-            counts[1] += n_1.sum()
-            counts[2] += n_2.sum()
-            counts[3] += n_3.sum()
-
-
-@numba.njit(nogil=True, cache=True)
-def _copy_and_sum_c(source_xyz, left_out, out_xyz, moments):
-    n_x, n_y, n_z = source_xyz.shape
+def _sum(em_xyz, left_out, moments):
+    n_x, n_y, n_z = em_xyz.shape
     sums = np.empty((3, n_z), np.uint32)  # of one x, so that 32 bits hold them
     for x in range(n_x):
         sums[:] = 0
         for y in range(n_y):
             for z in range(n_z):
-                value = source_xyz[x, y, z]
-                out_xyz[x, y, z] = value
+                value = em_xyz[x, y, z]
                 sums[0, z] += value == left_out
                 sums[1, z] += value
                 sums[2, z] += np.uint32(value) * np.uint32(value)
@@ -187,19 +118,34 @@ def _copy_and_sum_c(source_xyz, left_out, out_xyz, moments):
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_f(source_zyx, left_out, moments):
-    n_z, n_y, n_x = source_zyx.shape
-    for z in range(n_z):
-        for y in range(n_y):
-            n_left_out = total = square = np.uint32(0)
-            for x in range(n_x):
-                value = np.uint32(source_zyx[z, y, x])
-                n_left_out = np.uint32(n_left_out + np.uint32(value == left_out))
-                total = np.uint32(total + value)
-                square = np.uint32(square + value * value)
-            moments[1, z] += n_left_out
-            moments[2, z] += total
-            moments[3, z] += square
+def _count_and_map(mask_xyz, table, counts):
+    for x in range(mask_xyz.shape[0]):
+        for y in range(mask_xyz.shape[1]):
+            for z in range(mask_xyz.shape[2]):
+                value = mask_xyz[x, y, z]
+                counts[value] += 1
+                mask_xyz[x, y, z] = table[value]
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_labels(mask_xyz, counts):
+    n_x, n_y, n_z = mask_xyz.shape
+    n_0, n_1 = np.empty(n_z, np.uint8), np.empty(n_z, np.uint8)
+    n_2, n_3 = np.empty(n_z, np.uint8), np.empty(n_z, np.uint8)
+    for x in range(n_x):
+        for start in range(0, n_y, 255):  # so that 8 bits hold the counts
+            n_0[:], n_1[:], n_2[:], n_3[:] = 0, 0, 0, 0
+            for y in range(start, min(start + 255, n_y)):
+                column = mask_xyz[x, y]
+                for z in range(n_z):
+                    n_0[z] = np.uint8(n_0[z] + np.uint8(column[z] == 0))
+                    n_1[z] = np.uint8(n_1[z] + np.uint8(column[z] == 1))
+                    n_2[z] = np.uint8(n_2[z] + np.uint8(column[z] == 2))
+                    n_3[z] = np.uint8(n_3[z] + np.uint8(column[z] == 3))
+            counts[0] += n_0.sum()
+            counts[1] += n_1.sum()
+            counts[2] += n_2.sum()
+            counts[3] += n_3.sum()
 
 
 @numba.njit(nogil=True, cache=True)
@@ -219,7 +165,7 @@ def _count_f(source_zyx, counts):
 
 
 @numba.njit(nogil=True, cache=True)
-def _copy_f(source_zyx, table, out_xyz):
+def _turn_bytes(source_zyx, out_xyz):
     n_z, n_y, n_x = source_zyx.shape
     tile = np.empty((_TILE, n_z), np.uint8)
     for y in range(n_y):
@@ -227,7 +173,7 @@ def _copy_f(source_zyx, table, out_xyz):
             n_rows = min(_TILE, n_x - start)
             for z in range(n_z):
                 for x in range(n_rows):
-                    tile[x, z] = table[source_zyx[z, y, start + x]]
+                    tile[x, z] = source_zyx[z, y, start + x]
             for x in range(n_rows):
                 for z in range(n_z):
                     out_xyz[start + x, y, z] = tile[x, z]
