@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -91,7 +92,7 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
     pairs = pairing.select(found.pairs, wanted, p.max_chunks)
     _refuse_other_data_set(found, p)
     done_state = record.done_state(p.proc_data_path)
-    refused = _claims(found)
+    refused = [*_claims(found), *_alike(pairs)]
     refused_ids = {problem.synapse_id for problem in refused}
     usable = [pair for pair in pairs if pair.synapse_id not in refused_ids]
     done = _done(usable, p) if p.resume else {}
@@ -158,6 +159,19 @@ def _claims(found: Pairing) -> list[Problem]:
         Pair(synapse_id, None).locate(Problem(kind=kind, file=listed(paths)), "pairing")
         for synapse_id, paths in found.claimed_twice.items()
     ]
+
+
+def _alike(pairs: Iterable[Pair]) -> list[Problem]:
+    """Ids that differ only in case, which would share a file name on many file systems."""
+    groups = defaultdict(list)
+    for pair in pairs:
+        groups[pair.synapse_id.casefold()].append(pair)
+    found = []
+    for group in (group for group in groups.values() if len(group) > 1):
+        ids = listed(pair.synapse_id for pair in group)
+        problem = Problem(kind="synapse ids differ only in case, so that files could be mixed up", detail=ids)
+        found += [pair.locate(problem, "pairing") for pair in group]
+    return found
 
 
 def _preflight(

@@ -181,6 +181,25 @@ def test_ids_that_are_not_paired_are_told(write_pair, paths, tmp_path, capsys):
     assert last == "2 ids of synapse_ids_path not paired: 8, 9\n"
 
 
+def test_ids_that_differ_only_in_case_are_an_error_each(write_pair, paths):
+    for synapse_id in ("a1", "A1", "b", "ß"):
+        write_pair(synapse_id)
+    result = run(Preprocess(**paths))
+    assert result.meta["synapse_id"].tolist() == ["b", "ß"]
+    reason = "synapse ids differ only in case, so that files could be mixed up: A1, a1"
+    assert result.failures == {"A1": reason, "a1": reason}
+    assert {one.stage for one in result.problems} == {"pairing"}
+    assert result.counts == {"paired": 4, "done": 2, "skipped": 0, "failed": 2, "warned": 0}
+    assert run(Preprocess(**paths)).counts["skipped"] == 2
+
+
+def test_an_id_alone_may_have_any_case(write_pair, paths, tmp_path):
+    for synapse_id in ("a1", "A1"):
+        write_pair(synapse_id)
+    (tmp_path / "ids.csv").write_text("synapse_id\nA1\n")
+    assert run(Preprocess(**paths, synapse_ids_path=str(tmp_path / "ids.csv"))).failures == {}
+
+
 def test_planning_writes_nothing(write_pair, paths, tmp_path):
     write_pair("1")
     p = Preprocess(**paths)
