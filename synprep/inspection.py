@@ -138,7 +138,7 @@ def _load_raw_one(pair: Pair, p: InspectRaw) -> Synapse:
         kept = chunk.keep(raw, bounds, p.seg_mask_map, p.cutout_pixel_value)
         warnings = [problem.text for problem in chunk.label_warnings(raw, kept, p.seg_mask_map)]
     em_xyz, mask_xyz = kept.tensor_cxyz
-    spacing_xyz_nm = p.voxel_size_xy_nm * np.array([1, 1, p.axial_to_sagittal_spacing])
+    spacing_xyz_nm = arrays.spacing_xyz_nm(p.voxel_size_xy_nm, p.axial_to_sagittal_spacing)
     size = _cubic_um(spacing_xyz_nm)
     volumes = arrays.label_volumes(kept.counts, p.axial_to_sagittal_spacing)
     caption = (pair.synapse_id, _volumes_text([volume * size for volume in volumes.values()]), *warnings)

@@ -37,11 +37,11 @@ class _Source:
     path: str
     rows: pd.DataFrame  # of the table; after `_join`, those that are taken from it
     sections: pd.DataFrame
-    made: dict[str, Any]  # its run.json; empty if there is none, or it is of another tool
+    run_json: dict[str, Any]  # its run.json; empty if there is none, or it is of another tool
     lack: str  # why this is not a whole data set; empty if it is
 
     @property
-    def arrays(self) -> list[str]:
+    def array_paths(self) -> list[str]:
         """Path of the array of each row."""
         return [os.path.join(dirname(self.path), name) for name in self.rows["filename"]]
 
@@ -90,41 +90,49 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
     started, folder, name = record.now(), Path(p.merged_meta_path).parent, Path(p.merged_meta_path).name
     sources, notes = _join([_read(path) for path in p.meta_list], p.on_conflict)
     used = [source for source in sources if len(source.rows)] or sources
-    known = {shown(source.path): source.made["parameters"] for source in used if source.made}
-    arrays = [path for source in used for path in source.arrays]
+    known = {shown(source.path): source.run_json["parameters"] for source in used if source.run_json}
+    array_paths = [path for source in used for path in source.array_paths]
     before = _refuse_folder(folder, name)
-    missing = [path for path in arrays if not os.path.isfile(path)]
+    missing = [path for path in array_paths if not os.path.isfile(path)]
     _refuse(TableError, missing, "file", "named in the tables not found")
     _refuse_parameters(known)
-    shape = _refuse_kinds(used, arrays, show_progress)
+    shape = _refuse_kinds(used, array_paths, show_progress)
     with record.locked(folder):
         files.clean_up(folder)
-        todo = _plan(arrays, folder, p.link_mode, show_progress)
+        todo = _plan(array_paths, folder, p.link_mode, show_progress)
         is_reference = p.link_mode == "reference"
         merged = pd.concat([source.rows for source in sources], ignore_index=True)
-        merged["filename"] = [_relative(path, folder) if is_reference else basename(path) for path in arrays]
+        merged["filename"] = [
+            _relative(path, folder) if is_reference else basename(path) for path in array_paths
+        ]
         sections, lack = _sections(used, shape)
-        made = {} if lack else _record(sources, known, shape, p) | {"started": started}
+        run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
         tables = {name: merged} if lack else {name: merged, "sections.csv": sections}
         contents = {name: record.table_bytes(table) for name, table in tables.items()}
-        if todo or _lasting(made) != _lasting(before) or record.differing(folder, contents):
-            notes += _write(p, contents, made, todo, show_progress)
+        if todo or _lasting(run_json) != _lasting(before) or record.differing(folder, contents):
+            notes += _write(p, contents, run_json, todo, show_progress)
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 
 
 def _read(path: str) -> _Source:
     """Read a table, and its companions as far as they are there and whole."""
-    folder, rows, sections, made, lack = Path(path).parent, record.read_table(path), pd.DataFrame(), {}, ""
+    folder, rows, sections, run_json, lack = (
+        Path(path).parent,
+        record.read_table(path),
+        pd.DataFrame(),
+        {},
+        "",
+    )
     try:
         found = record.read_record(folder)
         _require(found["parameters"], _MUST_AGREE, folder / "run.json")
-        made = found
+        run_json = found
         sections = record.read_table(folder / "sections.csv")
         _require(sections, SECTION_COLUMNS, folder / "sections.csv")
         _require(rows, META_COLUMNS, path)
     except TableError as error:
         lack = str(error).replace(str(folder), shown(folder))
-    return _Source(path, rows, sections, made, lack)
+    return _Source(path, rows, sections, run_json, lack)
 
 
 def _require(found: Iterable[str], names: Iterable[str], path: str | Path) -> None:
@@ -173,15 +181,15 @@ def _with_lines(head: str, lines: pd.DataFrame, *more: str) -> str:
 def _refuse_folder(folder: Path, name: str) -> dict[str, Any]:
     """Return the record of the last merge into this table, if any; refuse the folder of another data set."""
     there = [companion for companion in _COMPANIONS if (folder / companion).exists()]
-    made = record.find_record(folder)
-    made = made if "sources" in made else {}
-    if there and made.get("table") != name:
-        owner = f"the merged table {made['table']}" if "table" in made else "another data set"
+    run_json = record.find_record(folder)
+    run_json = run_json if "sources" in run_json else {}
+    if there and run_json.get("table") != name:
+        owner = f"the merged table {run_json['table']}" if "table" in run_json else "another data set"
         raise TableError(
             f"{shown(folder)} holds {' and '.join(there)} of {owner}, which would be overwritten: "
             "set merged_meta_path to another folder"
         )
-    return made
+    return run_json
 
 
 def _refuse(
@@ -210,15 +218,15 @@ def _differing(known: _Parameters, names: Iterable[str]) -> dict[str, list[Any]]
     return {name: values for name, values in columns.items() if any(v != values[0] for v in values)}
 
 
-def _refuse_kinds(used: Sequence[_Source], arrays: Sequence[str], show: bool) -> tuple[int, ...]:
-    """Refuse damaged arrays, and several shapes or types; return the shape, empty if there is no array."""
-    headers = dict(execution.attempt_all(npy.read_header, arrays, "Reading headers", show, _N_THREADS))
-    damaged = [headers[path] for path in arrays if isinstance(headers[path], ChunkError)]
+def _refuse_kinds(used: Sequence[_Source], array_paths: Sequence[str], show: bool) -> tuple[int, ...]:
+    """Refuse damaged arrays, and several shapes or types; return the shape, empty if there is none."""
+    headers = dict(execution.attempt_all(npy.read_header, array_paths, "Reading headers", show, _N_THREADS))
+    damaged = [headers[path] for path in array_paths if isinstance(headers[path], ChunkError)]
     _refuse(TableError, damaged, "file", "named in the tables cannot be used")
     kinds = Counter(
         (source.path, headers[path].shape, str(headers[path].dtype))
         for source in used
-        for path in source.arrays
+        for path in source.array_paths
     )
     if len({(shape, dtype) for _, shape, dtype in kinds}) > 1:
         lines = [(shown(path), " x ".join(map(str, shape)), *rest) for (path, shape, *rest) in kinds]
@@ -227,14 +235,14 @@ def _refuse_kinds(used: Sequence[_Source], arrays: Sequence[str], show: bool) ->
     return next((shape for _, shape, _ in kinds), ())
 
 
-def _plan(arrays: Sequence[str], folder: Path, link_mode: str, show: bool) -> dict[str, str]:
+def _plan(array_paths: Sequence[str], folder: Path, link_mode: str, show: bool) -> dict[str, str]:
     """Tell what is to be done, see `_task`, for each array that is not yet in the folder as it is to be."""
     if link_mode == "reference":
         return {}
-    _refuse_shared_names(arrays, folder)
+    _refuse_shared_names(array_paths, folder)
     compare = partial(_task, folder=folder, link_mode=link_mode, own=_own_names(folder))
-    tasks = dict(execution.attempt_all(compare, arrays, "Comparing files", show, _N_THREADS))
-    todo = {path: tasks[path] for path in arrays if tasks[path] != "keep"}
+    tasks = dict(execution.attempt_all(compare, array_paths, "Comparing files", show, _N_THREADS))
+    todo = {path: tasks[path] for path in array_paths if tasks[path] != "keep"}
     foreign = [basename(path) for path in todo if todo[path] == "foreign"]
     what = f"in {shown(folder)} with the name of an array to be put there, but with other content"
     hint = "; move it away, or set another merged_meta_path"
@@ -249,10 +257,10 @@ def _plan(arrays: Sequence[str], folder: Path, link_mode: str, show: bool) -> di
     return todo
 
 
-def _refuse_shared_names(arrays: Sequence[str], folder: Path) -> None:
+def _refuse_shared_names(array_paths: Sequence[str], folder: Path) -> None:
     """Refuse equal names, also but for case: the folder may move to a file system that ignores it."""
     by_name = defaultdict(list)
-    for path in arrays:
+    for path in array_paths:
         by_name[basename(path).casefold()].append(path)
     shared = [" and ".join(map(shown, paths)) for paths in by_name.values() if len(paths) > 1]
     what = f"in {shown(folder)} would stand for several chunks"
@@ -327,7 +335,7 @@ def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], 
                 "table": _relative(source.path, Path(p.merged_meta_path).parent),
                 "n_rows": len(source.rows),
                 "shape": list(shape) if len(source.rows) else None,
-                "input_fingerprint": source.made.get("input_fingerprint"),
+                "input_fingerprint": source.run_json.get("input_fingerprint"),
             }
             for source in sources
         ],
@@ -337,30 +345,32 @@ def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], 
     }
 
 
-def _lasting(made: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in made.items() if name not in _PASSING}
+def _lasting(run_json: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in run_json.items() if name not in _PASSING}
 
 
-def _write(p: Merge, contents: dict[str, bytes], made: dict, todo: dict[str, str], show: bool) -> list[str]:
+def _write(
+    p: Merge, contents: dict[str, bytes], run_json: dict, todo: dict[str, str], show: bool
+) -> list[str]:
     """Write everything; no table is there while the arrays that it describes are replaced."""
     folder, is_update = Path(p.merged_meta_path).parent, "replace" in todo.values()
     old = files.move_aside(p.merged_meta_path) if is_update else None
-    for companion in _COMPANIONS if is_update or not made else ():
+    for companion in _COMPANIONS if is_update or not run_json else ():
         files.remove(folder / companion)
     if todo:
         _put(todo, folder, p.link_mode, show)
-    if made:  # first, since it says that the other files are of a merged set
-        files.save_json(folder / "run.json", {**made, "ended": record.now()})
+    if run_json:  # first, since it says that the other files are of a merged set
+        files.save_json(folder / "run.json", {**run_json, "ended": record.now()})
     return record.save_tables(folder, contents, old)[0]
 
 
-def _put(arrays: Iterable[str], folder: Path, link_mode: str, show: bool) -> None:
+def _put(array_paths: Iterable[str], folder: Path, link_mode: str, show: bool) -> None:
     """Link or copy arrays; each appears when it is whole, and replaces what was there."""
-    own = sorted(_own_names(folder).union(map(basename, arrays)))
+    own = sorted(_own_names(folder).union(map(basename, array_paths)))
     files.save_json(folder / record.HIDDEN / _OWN_NAMES, {"files": own})
     is_link = link_mode == "hardlink"
     put, what = (files.link_file, "Linking") if is_link else (files.copy_file, "Copying")
-    work = execution.attempt_all(lambda path: put(path, folder / basename(path)), arrays, what, show)
+    work = execution.attempt_all(lambda path: put(path, folder / basename(path)), array_paths, what, show)
     failed = [outcome for _, outcome in work if isinstance(outcome, ChunkError)]
     _refuse(OutputError, failed, "file", "not copied")
 

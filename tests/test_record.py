@@ -54,19 +54,29 @@ WARNINGS = [
     problems.warning("labels outside 0 to 3", range(4, 17)),
     problems.warning("the crop removed all cleft voxels"),
 ]
+DETAILED = problems.warning("cleft is cut off", detail="at x = 0")
 
 
 def test_the_record_gives_back_what_it_was_given(tmp_path):
     columns = {"cutout_fraction": [0.5], "mean": [np.nan], "std": [1.5], "is_blanked": [True]}
     columns = {name: np.array(column) for name, column in columns.items()}
     row = record.meta_row("007", (2, 4, 4, 1), {1: 5.0, 2: 0.0, 3: 7.5}, 1)
-    entry = record.Entry("key", [[1, 2], [3, 4]], [5, 6], row, columns, WARNINGS)
+    entry = record.Entry("key", [[1, 2], [3, 4]], [5, 6], row, columns, [*WARNINGS, DETAILED])
     (tmp_path / record.HIDDEN).mkdir()
     record.append_done(tmp_path, entry)
     (found,) = record.read_done(tmp_path).values()
     assert vars(found) | {"sections": 0} == vars(entry) | {"sections": 0}
     for name, column in columns.items():
         np.testing.assert_array_equal(found.sections[name], column)
+
+
+def test_a_chunk_that_was_recorded_without_a_column_is_not_done(processed):
+    _, folder = processed
+    path = folder / record.HIDDEN / "record.jsonl"
+    first, *others = [json.loads(line) for line in path.read_text().splitlines()]
+    del first["sections"]["std"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [first, *others]))
+    assert list(record.read_done(folder)) == ["NA"]
 
 
 @pytest.mark.parametrize("warning", WARNINGS, ids=lambda warning: warning.kind)

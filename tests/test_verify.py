@@ -33,7 +33,7 @@ def write(tmp_path):
         rows, sections = [], {}
         for synapse_id, tensor_cxyz in tensors.items():
             np.save(tmp_path / record.filename(synapse_id, tensor_cxyz.shape), tensor_cxyz)
-            volumes = arrays.label_volumes(arrays.label_counts(tensor_cxyz[-1]), SPACING)
+            volumes = arrays.label_volumes(np.bincount(tensor_cxyz[-1].ravel(), minlength=256), SPACING)
             blanked = ~tensor_cxyz[:-1].any(axis=(0, 1, 2))
             rows.append(record.meta_row(synapse_id, tensor_cxyz.shape, volumes, blanked.sum()))
             none = np.zeros(len(blanked))

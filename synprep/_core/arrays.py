@@ -1,4 +1,4 @@
-"""Arrays in, arrays out: crop, labels, and what follows from the intensity histogram of each section.
+"""Arrays in, arrays out: crop, blanking, labels, and what is known of the intensities of each section.
 
 Arrays have the axes (x, y, z) or (c, x, y, z); z is the section axis. Bounds are half-open. A histogram has a
 row per section and a column per intensity, (z, 256) int64. Cutout pixels have the cutout pixel value; imaged
@@ -39,6 +39,11 @@ class Synapse:
     caption: tuple[str, ...]
 
 
+def spacing_xyz_nm(voxel_size_xy_nm: float, axial_to_sagittal_spacing: float) -> np.ndarray:
+    """Voxel size along x, y and z in nm, (3,) float64."""
+    return voxel_size_xy_nm * np.array([1, 1, axial_to_sagittal_spacing])
+
+
 def crop_bounds(depth: int, axial_to_sagittal_spacing: float, n_sections: int = 0) -> tuple[int, int]:
     """Bounds of the central sections that the crop keeps; never more than there are.
 
@@ -75,11 +80,6 @@ def cut_channels(
     """Tensor with one channel of EM per group of label values, zero outside them, and the mask last."""
     inside = [np.isin(mask_xyz, list(values)) for values in output_channel_desc]
     return np.stack([*(em_xyz * is_inside for is_inside in inside), mask_xyz])
-
-
-def label_counts(mask_xyz: np.ndarray) -> np.ndarray:
-    """Number of voxels by label value, (256,) int64."""
-    return np.bincount(mask_xyz.ravel(order="K"), minlength=256).astype(np.int64, copy=False)
 
 
 def label_volumes(counts: np.ndarray, axial_to_sagittal_spacing: float) -> dict[int, float]:

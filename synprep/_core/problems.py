@@ -10,7 +10,7 @@ import pandas as pd
 from synprep._core.errors import ChunkError, counted, listed
 
 COLUMNS = ("synapse_id", "severity", "stage", "problem", "em_path", "mask_path")
-_SEVERITIES = ("error", "unfit", "warning", "note")  # the worst first
+SEVERITIES = ("error", "unfit", "warning", "note")  # the worst first
 
 # Parameters to look at, by the kind of a warning.
 _LABELS, _CROP = "seg_mask_map", "n_sections and axial_to_sagittal_spacing"
@@ -90,7 +90,7 @@ def grouped(problems: Iterable[Problem]) -> pd.DataFrame:
     examples = defaultdict(list)
     for one in problems:
         examples[one.severity, one.kind].append(one.file or one.synapse_id)
-    ordered = sorted(examples.items(), key=lambda item: (_SEVERITIES.index(item[0][0]), -len(item[1])))
+    ordered = sorted(examples.items(), key=lambda item: (SEVERITIES.index(item[0][0]), -len(item[1])))
     rows = [(kind, severity, len(names), listed(names, 3)) for (severity, kind), names in ordered]
     columns = ["problem", "severity", "chunks", "examples"]
     return pd.DataFrame(rows or [("none", "", 0, "")], columns=columns).set_index("problem")
@@ -113,7 +113,7 @@ def _share(same: Sequence[Problem], n_chunks: int) -> str:
     return f"{len(same):,} of {counted(n_chunks, 'chunk')}: {kind}{found}" + (f": see {hint}" if hint else "")
 
 
-def warning(kind: str, labels_found: Iterable[int] | None = None) -> Problem:
+def warning(kind: str, labels_found: Iterable[int] | None = None, detail: str = "") -> Problem:
     """Warning about a chunk; where it is, the caller adds."""
     labels = None if labels_found is None else tuple(int(label) for label in labels_found)
-    return Problem(kind=kind, labels_found=labels, severity="warning")
+    return Problem(kind=kind, labels_found=labels, detail=detail, severity="warning")

@@ -180,8 +180,8 @@ class Dataset:
     @property
     def spacing_xyz_nm(self) -> np.ndarray:
         """Voxel size along x, y and z in nm, (3,) float64."""
-        anisotropy = self.parameter("axial_to_sagittal_spacing")
-        return self.parameter("voxel_size_xy_nm") * np.array([1, 1, anisotropy])
+        names = ("voxel_size_xy_nm", "axial_to_sagittal_spacing")
+        return arrays.spacing_xyz_nm(*map(self.parameter, names))
 
     def parameter(self, name: str) -> Any:
         """Value of a parameter that the data set was made with; a TableError if it is not known."""
@@ -305,7 +305,8 @@ def read_done(folder: str | os.PathLike) -> dict[str, Entry]:
 
 
 def _entry(sections: dict[str, list], warnings: list, **values: Any) -> Entry:
-    columns = {name: np.array(column, SECTION_COLUMNS[name]) for name, column in sections.items()}
+    """Finished chunk from a line of the record; a KeyError if its sections lack a column."""
+    columns = {name: np.array(sections[name], dtype) for name, dtype in list(SECTION_COLUMNS.items())[2:]}
     return Entry(sections=columns, warnings=[_warning(one) for one in warnings], **values)
 
 
@@ -338,7 +339,7 @@ def tidy_done(folder: str | os.PathLike) -> None:
 
 
 def _line(entry: Entry) -> bytes:
-    warnings = [[one.kind, one.labels_found] for one in entry.warnings]
+    warnings = [[one.kind, one.labels_found, one.detail] for one in entry.warnings]
     values = files.plain(vars(entry) | {"warnings": warnings})
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 

@@ -23,7 +23,6 @@ from synprep._core.record import Dataset
 CROP_SIZE = 192  # `final_crop_size`: pixels along x and y that the model sees
 CUTOUT_POISSON_RATE = 10.0  # `cutout_poisson_rate`: mean number of sections that are blanked at random
 
-_SEVERITIES = ["error", "unfit", "note"]
 _Row = Mapping[str, Any]  # of meta.csv
 _unfit = partial(Problem, severity="unfit")
 
@@ -73,7 +72,7 @@ def check(
         shapes[row["synapse_id"]] = outcome[0]
         found += [replace(problem, synapse_id=row["synapse_id"]) for problem in outcome[1]]
     found += _of_shapes({synapse_id: shape for synapse_id, shape in shapes.items() if shape})
-    return sorted(found, key=lambda one: (_SEVERITIES.index(one.severity), one.synapse_id, one.text))
+    return sorted(found, key=lambda one: (problems.SEVERITIES.index(one.severity), one.synapse_id, one.text))
 
 
 def _rows(data: Dataset) -> list[dict[str, Any]]:
