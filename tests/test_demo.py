@@ -121,7 +121,7 @@ def digest(array):
 
 def test_chunks_are_the_same_on_every_machine():
     em, mask = make_chunk(1000379, (96, 96, 40), black_sections=(2,), cut_sections=((5, 93),))
-    assert (digest(em), digest(mask)) == ("f106a8b9741fa257", "6c05f666ceba28cb")
+    assert (digest(em), digest(mask)) == ("3efe9e6d68de293e", "c7a740fe3cbe2c56")
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -130,7 +130,6 @@ def test_chunks_have_what_a_person_expects(seed):
     assert em.shape == mask.shape == (96, 80, 40)
     assert em.dtype == mask.dtype == np.uint8
     assert [int((em[:, :, z] == 0).sum()) for z in (3, 7, 8, 9)] == [96 * 80, 50, 0, 0]
-    assert (em == 255).any()
     assert set(np.unique(mask[:, :, 16:24])) == {0, 1, 2, 3}
     correlation = [
         np.corrcoef(
@@ -141,6 +140,18 @@ def test_chunks_have_what_a_person_expects(seed):
     ]
     across = np.corrcoef(em[:, :, 10:30].ravel(), em[:, :, 11:31].ravel())[0, 1]
     assert across < min(correlation) - 0.1
+
+
+@pytest.mark.parametrize("n_pixels", [1, 50, 256, 9000])
+def test_a_cut_is_one_ragged_region_in_a_corner(n_pixels):
+    em, _ = make_chunk(5, (160, 120, 8), cut_sections={2: n_pixels})
+    cut = em[:, :, 2] == 0
+    for axis in (0, 1):  # the corner comes first
+        cut = cut if cut.take(0, axis).any() else np.flip(cut, axis)
+    assert cut.sum() == n_pixels
+    assert (cut[1:] <= cut[:-1]).all()
+    assert (cut[:, 1:] <= cut[:, :-1]).all()
+    assert n_pixels == 1 or len(set(np.diff(cut.sum(axis=0)))) > 2
 
 
 def test_labels_are_brighter_inside_than_on_their_membranes():
@@ -158,11 +169,8 @@ def test_labels_are_brighter_inside_than_on_their_membranes():
     [
         ({"shape_xyz": (32, 64, 8)}, "at least"),
         ({"shape_xyz": (64, 64)}, "three lengths"),
-        ({"anisotropy": 0}, "1 to 20"),
         ({"black_sections": (64,)}, "z = 64"),
-        ({"black_sections": (1, 1)}, "twice"),
-        ({"cut_sections": {1: -1}}, "n_pixels"),
-        ({"cut_sections": {1: 128 * 128 + 1}}, "n_pixels"),
+        ({"cut_sections": {-1: 9}}, "z = -1"),
     ],
 )
 def test_impossible_chunks(arguments, reason):
