@@ -32,16 +32,26 @@ FOLDERS = (
 )
 NO_NEWS = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
 
-IS_READY = """() => {
-    const context = window.jupyterapp?.shell.currentWidget?.context;
-    return context?.isReady && context.sessionContext.session?.kernel?.status === "idle";
-}"""
+HAS_STARTED = "() => window.jupyterapp?.shell.currentWidget"
 NOTICE_THE_END = """() => window.jupyterapp.commands.commandExecuted.connect((_, command) => {
     if (command.id === "notebook:run-all-cells") command.result.finally(() => { window.hasRun = true; });
 })"""
+OPEN = """path => {
+    window.hasRun = false;
+    window.jupyterapp.commands.execute("docmanager:open", { path });
+}"""
+IS_READY = """path => {
+    const context = window.jupyterapp.shell.currentWidget?.context;
+    return context?.path === path && context.isReady
+        && context.sessionContext.session?.kernel?.status === "idle";
+}"""
 CLEAR = "() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')"
 DOCUMENT = "() => JSON.stringify(window.jupyterapp.shell.currentWidget.content.model.toJSON())"
-STOP_KERNEL = "() => window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()"
+CLOSE = """async () => {
+    const widget = window.jupyterapp.shell.currentWidget;
+    await widget.context.sessionContext.shutdown();
+    widget.dispose();  // unlike close, asks for no saving
+}"""
 CHANGE_THEME = "theme => { window.jupyterapp.commands.execute('apputils:change-theme', { theme }); }"
 HAS_THEME = """theme => document.body.dataset.jpThemeName === theme
     && !document.querySelector("#jupyterlab-splash")"""
@@ -80,8 +90,8 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def address(browser, tmp_path_factory):
-    """Of a notebook (%s: its name) in a JupyterLab with a copy of the project and nobody's settings."""
+def jupyterlab(browser, tmp_path_factory):
+    """The page of a JupyterLab with a copy of the project and nobody's settings."""
     folder = tmp_path_factory.mktemp("jupyterlab")
     copy_project(folder / "project")
     labconfig = folder / "JUPYTER_CONFIG_DIR" / "labconfig"
@@ -91,7 +101,11 @@ def address(browser, tmp_path_factory):
     with open(folder / "log", "w") as log:
         server = start_jupyterlab(folder, token, log)
     try:
-        yield f"{wait_for_url(server, folder)}lab/tree/notebooks/%s.ipynb?reset&token={token}"
+        page = browser.new_page()
+        page.goto(f"{wait_for_url(server, folder)}lab?reset&token={token}")
+        page.wait_for_function(HAS_STARTED)
+        page.evaluate(NOTICE_THE_END)
+        yield page
     finally:
         stop(server)
 
@@ -140,21 +154,19 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def page(browser, address, name):
-    """A page with a notebook in which all cells have run."""
-    page = browser.new_page()
-    page.goto(address % name)
-    page.wait_for_function(IS_READY)
-    page.evaluate(CLEAR)  # what is read later is new
-    page.evaluate(NOTICE_THE_END)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function("() => window.hasRun")
+def page(jupyterlab, name):
+    """The page with a notebook in which all cells have run."""
+    path = f"notebooks/{name}.ipynb"
+    jupyterlab.evaluate(OPEN, path)
+    jupyterlab.wait_for_function(IS_READY, arg=path)
+    jupyterlab.evaluate(CLEAR)  # what is read later is new
+    jupyterlab.get_by_role("menuitem", name="Run", exact=True).click()
+    jupyterlab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    jupyterlab.wait_for_function("() => window.hasRun")
     if folder := os.environ.get("SYNPREP_SCREENSHOTS"):
-        take_screenshots(page, Path(folder), name)
-    yield page
-    page.evaluate(STOP_KERNEL)
-    page.close()
+        take_screenshots(jupyterlab, Path(folder), name)
+    yield jupyterlab
+    jupyterlab.evaluate(CLOSE)
 
 
 def take_screenshots(page, folder, name):
