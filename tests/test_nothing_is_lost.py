@@ -226,11 +226,15 @@ def test_a_file_that_vanishes_after_the_headers_were_checked(paths, write_pair, 
 
 
 @pytest.fixture
-def nobody(write_pair, paths):
-    """Run as a user without privileges, in a folder of that user's own."""
+def nobody(write_pair, paths, monkeypatch):
+    """Run as a user without privileges, who may not be able to enter the project's folder, in another one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
+        (folder / "notebooks").mkdir()
+        (folder / "notebooks" / "preprocess.ipynb").touch()
+        (folder / "params").mkdir()
+        monkeypatch.chdir(folder)  # a project's root, so that no other is looked for
         for synapse_id in ("1", "22"):
             write_pair(synapse_id, folder=folder)
         here = {key: str(folder / Path(value).name) for key, value in paths.items()}
