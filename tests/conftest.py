@@ -1,10 +1,15 @@
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
+import nbformat
 import numpy as np
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from synprep import pairing, params, preprocess
 from synprep._core import chunk
@@ -34,11 +39,46 @@ def process(folder, p, em_xyz, mask_xyz):
     return SimpleNamespace(tensor_cxyz=tensor_cxyz, **vars(entry))
 
 
+class Scheduling(LoadFileScheduling):
+    """With several workers (`-n`) one has all notebooks, which share `data`; all else goes by file."""
+
+    def _split_scope(self, nodeid):
+        path = super()._split_scope(nodeid)
+        return "notebooks" if path.endswith(".ipynb") else path
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)
+
+
 def copy_project(folder):
     """Copy what notebooks need into a folder, without anything that a run writes."""
     for name in ("notebooks", "params"):
         ignore = shutil.ignore_patterns("out*", ".ipynb_checkpoints")
         shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=ignore)
+
+
+def text_of(path):
+    """All that the code cells of an executed notebook show."""
+    outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
+    return "\n".join(out.get("text", "") or out.get("data", {}).get("text/plain", "") for out in outputs)
+
+
+@pytest.fixture(scope="session")
+def papermill(tmp_path_factory):
+    """Run papermill's command in a folder, in a process of its own (see `papermill_again.py`)."""
+    stderr = tmp_path_factory.mktemp("papermill") / "stderr"
+    command = [sys.executable, str(PROJECT / "tests" / "papermill_again.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def run(folder, *arguments):
+            arguments = ["--no-progress-bar", *map(str, arguments)]
+            print(json.dumps([str(folder), arguments, str(stderr)]), file=process.stdin, flush=True)
+            returncode = int(process.stdout.readline())
+            return subprocess.CompletedProcess(arguments, returncode, stderr=stderr.read_text())
+
+        yield run
+        process.stdin.close()
 
 
 @pytest.fixture
