@@ -46,21 +46,21 @@ def test_a_changed_number_is_noticed_in_every_notebook(tmp_path):
 
     The cells show what they have stored, without any work, and stand in one notebook.
     """
-    merged = nbformat.v4.new_notebook(metadata=nbformat.read(NOTEBOOKS[0], 4).metadata)
+    together = nbformat.v4.new_notebook(metadata=nbformat.read(NOTEBOOKS[0], 4).metadata)
     expected = []
     for path in NOTEBOOKS:
         cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         for cell in cells:
             cell.source = SHOW_AGAIN.format(outputs=json.dumps(cell.outputs))
-        expected.append(len(merged.cells) + change_last_number(cells))
-        merged.cells += cells
-    for cell in merged.cells:
+        expected.append(len(together.cells) + change_last_number(cells))
+        together.cells += cells
+    for cell in together.cells:
         cell.id = secrets.token_hex(4)
-    nbformat.write(merged, tmp_path / "merged.ipynb")
+    nbformat.write(together, tmp_path / "together.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "--rootdir", tmp_path]
-    command += ["--nbval-sanitize-with", PROJECT / "tests/nbval_sanitize.cfg", "merged.ipynb"]
+    command += ["--nbval-sanitize-with", PROJECT / "tests/nbval_sanitize.cfg", "together.ipynb"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    failed = re.findall(r"^FAILED merged\.ipynb::Cell (\d+)", result.stdout, re.MULTILINE)
+    failed = re.findall(r"^FAILED together\.ipynb::Cell (\d+)", result.stdout, re.MULTILINE)
     assert list(map(int, failed)) == expected, result.stdout[-2000:] + result.stderr
 
 
