@@ -8,14 +8,20 @@ import json
 import os
 import sys
 
-from papermill.cli import papermill
 
-for line in sys.stdin:
-    folder, arguments, stderr = json.loads(line)
-    if child := os.fork():
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-        continue
-    for number, path in enumerate((os.devnull, os.devnull, stderr)):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
-    os.chdir(folder)
-    papermill(arguments, "papermill")  # exits; an error is shown as Python shows any
+def main():
+    from papermill.cli import papermill
+
+    for line in sys.stdin:
+        folder, arguments, stderr = json.loads(line)
+        if child := os.fork():
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            continue
+        for number, path in enumerate((os.devnull, os.devnull, stderr)):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(folder)
+        papermill(arguments, "papermill")  # exits; an error is shown as Python shows any
+
+
+if __name__ == "__main__":
+    main()
