@@ -8,10 +8,13 @@ import json
 import os
 import sys
 
+from jupyter_client import AsyncKernelManager
+from papermill.cli import papermill
+
 
 def main():
-    from papermill.cli import papermill
-
+    # Not by TCP: a port that is chosen for a kernel may be taken, by another kernel, before this one starts.
+    AsyncKernelManager.transport.default_value = "ipc"
     for line in sys.stdin:
         folder, arguments, stderr = json.loads(line)
         if child := os.fork():
