@@ -92,7 +92,8 @@ class TestDataSets:
             assert np.load(merged / name).shape == (2, 96, 96, 13)
 
     def test_preprocess_does_not_write_into_the_merged_set(self, papermill, clone, merged):
-        result = papermill(clone, "notebooks/preprocess.ipynb", "out.ipynb", "-f", "params/merge.yaml")
+        yaml_files = ["-f", "params/ds1.yaml", "-f", "params/merge.yaml"]
+        result = papermill(clone, "notebooks/preprocess.ipynb", "out.ipynb", *yaml_files)
         assert result.returncode != 0
         assert "holds a merged data set" in result.stderr.strip().splitlines()[-1]
 
