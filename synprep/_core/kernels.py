@@ -14,7 +14,7 @@ _LANES = 4  # counters side by side, so that equal neighbours do not wait for ea
 def count(source_xyz: np.ndarray) -> np.ndarray:
     """Count the values of each section of an EM or mask, uint8; (z, 256) int64."""
     n_sections = source_xyz.shape[2]
-    if _is_fortran(source_xyz):
+    if is_fortran(source_xyz):
         counts = np.zeros((n_sections, _LANES, 256), dtype=np.uint32)
         _count_f(source_xyz.T, counts)
         return counts.sum(axis=1, dtype=np.int64)
@@ -73,7 +73,7 @@ def count_by_label(em_xyz: np.ndarray, mask_xyz: np.ndarray, is_blanked_z: np.nd
 def _copy(source_xyz: np.ndarray, out_xyz: np.ndarray) -> None:
     """Copy to C order."""
     source_zyx = source_xyz.T
-    if not _is_fortran(source_xyz):
+    if not is_fortran(source_xyz):
         np.copyto(out_xyz, source_xyz)
     elif source_zyx.flags.c_contiguous and source_zyx.shape[2] % 8 == 0 and source_zyx.ctypes.data % 8 == 0:
         _turn_words(source_zyx.view(np.uint64), out_xyz)
@@ -81,7 +81,8 @@ def _copy(source_xyz: np.ndarray, out_xyz: np.ndarray) -> None:
         _turn_bytes(source_zyx, out_xyz)
 
 
-def _is_fortran(array_xyz: np.ndarray) -> bool:
+def is_fortran(array_xyz: np.ndarray) -> bool:
+    """Whether x varies faster than z."""
     return abs(array_xyz.strides[0]) < abs(array_xyz.strides[2])
 
 

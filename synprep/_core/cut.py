@@ -1,0 +1,337 @@
+"""One chunk that is cut from volumes, around a synapse of a table: a raw pair that is read on demand.
+
+Sections are counted in the chunk, from 0; nothing is read but those that are asked for, and what it takes to
+find the cleft.
+"""
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from synprep._core import arrays, grid, layers, npy, record, stores
+from synprep._core.errors import ChunkError, counted
+from synprep._core.layers import Layer
+from synprep._core.problems import Problem
+from synprep._core.stores import Triple
+
+CONTACT = "contact"  # the cleft is where the neurons touch
+_CONTACT_NM, _CONTACT_FARTHEST_NM = 20.0, 300.0  # from both neurons, from the centre
+_FAR_NM = 200.0  # a cleft that is farther from the centre may be another one
+_SLAB_BYTES = 32 << 20  # of a volume that are in memory at a time
+_NEAR = 1e-3  # square nanometres, below which squares are equal
+
+Allocate = Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """What the chunks of a data set are cut from, and how."""
+
+    em: str | Mapping[str, Any] = field(hash=False)
+    segmentation: str | Mapping[str, Any] = field(hash=False)
+    cleft: str | Mapping[str, Any] = field(hash=False)  # or "contact"
+    voxel_size_nm: Triple = (8.0, 8.0, 40.0)
+    chunk_shape: tuple[int, int, int] = (256, 256, 256)
+    missing_em: str = "error"  # or "cutout"
+    cutout_pixel_value: int = 0
+    cache_mb: int = 512
+
+    def layers(self) -> dict[str, Layer]:
+        """Opened volumes by name, once per process; no cleft if it is the contact."""
+        names = ("em", "segmentation", "cleft")
+        specs = {name: getattr(self, name) for name in names if getattr(self, name) != CONTACT}
+        return layers.open_layers(json.dumps(specs), tuple(map(float, self.voxel_size_nm)), self.cache_mb)
+
+    def identity(self) -> str:
+        """Hash of all that decides what is cut around a synapse, but the cutout pixel value."""
+        parts = {name: layer.identity for name, layer in self.layers().items()}
+        grid_nm, shape = [*map(float, self.voxel_size_nm)], [*map(int, self.chunk_shape)]
+        parts |= {"voxel_size_nm": grid_nm, "chunk_shape": shape, "missing_em": self.missing_em}
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class VolumePair:
+    """One synapse of a table, whose EM and mask are cut from volumes when they are read."""
+
+    synapse_id: str
+    centre_nm: Triple
+    pre_id: int
+    post_id: int
+    volumes: Volumes
+
+    @property
+    def name(self) -> str:
+        """What a person knows it by."""
+        return self.synapse_id
+
+    def open(self) -> "Cut":
+        """Open the volumes; nothing is read yet."""
+        return Cut(self)
+
+    def open_em(self) -> "CutArray":
+        """Open the EM; nothing is read yet."""
+        return Cut(self).em
+
+    def state(self) -> list[Any]:
+        """What the chunk is cut by: as long as this is equal, so are EM and mask."""
+        return [[*self.centre_nm], [self.pre_id, self.post_id], self.volumes.identity()]
+
+    def locate(self, problem: Problem, stage: str) -> Problem:
+        """Say of which chunk a problem is, and at which stage of the work it was found."""
+        paths = [stores.parse(spec).shown for spec in (self.volumes.em, self.volumes.segmentation)]
+        return replace(problem, synapse_id=self.synapse_id, stage=stage, em_path=paths[0], mask_path=paths[1])
+
+
+@dataclass(frozen=True)
+class CutArray:
+    """EM or mask of a chunk, to be used as an `npy.NpyFile`."""
+
+    path: str
+    header: npy.Header
+    read: Callable[..., np.ndarray]  # (start, stop, allocate), as that of `npy.NpyFile`
+
+    def __enter__(self) -> "CutArray":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing: volumes stay open."""
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Do nothing: what is read is fetched in one go."""
+
+
+@dataclass(frozen=True)
+class _Cleft:
+    """What was found near the centre; without id if nothing was."""
+
+    cleft_id: str = ""
+    distance_nm: float = math.nan
+    start: int = 0  # of a contact: its first section, and its voxels
+    is_contact_xyz: np.ndarray | None = None
+
+
+class Cut:
+    """A chunk that is cut from volumes, to be used as a `chunk.RawPair`, and what is found meanwhile."""
+
+    def __init__(self, pair: VolumePair):
+        volumes, self._pair, self.synapse_id = pair.volumes, pair, pair.synapse_id
+        self._layers, self._grid_nm, self.shape = volumes.layers(), volumes.voxel_size_nm, volumes.chunk_shape
+        self._start = grid.chunk_start(pair.centre_nm, self._grid_nm, self.shape)
+        header = npy.Header(self.shape, True, np.dtype(np.uint8), 0)
+        self.em = CutArray(self._layers["em"].path, header, self._read_em)
+        self.mask = CutArray(self._layers["segmentation"].path, header, self._read_mask)
+        self._cleft: _Cleft | None = None  # not looked for yet
+        self._em_sections, self._outside_fraction = (0, 0), 0.0
+        self._absent = defaultdict(set)  # blocks, by name of the volume and sections that were asked for
+
+    def __enter__(self) -> "Cut":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing: volumes stay open."""
+
+    @property
+    def state(self) -> list[Any]:
+        """What the chunk is cut by."""
+        return self._pair.state()
+
+    def fetch(self, bounds: tuple[int, int]) -> None:
+        """Do nothing: what is read is fetched in one go."""
+
+    def _read_em(self, start: int = 0, stop: int | None = None, allocate: Allocate = npy.fresh) -> np.ndarray:
+        """Read sections of the EM; raises a ChunkError if all lie outside, or a block is absent."""
+        layer, stop = self._layers["em"], self.shape[2] if stop is None else stop
+        weights = self._weights(layer, start, stop, grid.averaged, grid.stacked)
+        n_inside = math.prod(int(axis.is_inside.sum()) for axis in weights)
+        if not n_inside:
+            raise ChunkError("the chunk lies outside of the EM", self._where(), layer.path)
+        self._em_sections = start, stop
+        self._outside_fraction = 1 - n_inside / math.prod((*self.shape[:2], stop - start))
+        if all(axis.is_copy for axis in weights):
+            return self._read("em", weights, (start, stop), allocate)
+        em_xyz = self._empty(layer, start, stop, allocate)
+        for low, high in self._slabs(layer, start, stop):
+            weights = self._weights(layer, low, high, grid.averaged, grid.stacked)
+            source_xyz = self._read("em", weights, (start, stop), npy.reused("volume"))
+            axes = [(axis.first - axis.bounds[0], axis.weights) for axis in weights]
+            fill = self._pair.volumes.cutout_pixel_value
+            _kernels().resample(source_xyz, axes, fill, em_xyz[:, :, low - start : high - start])
+        return em_xyz
+
+    def _where(self) -> str:
+        centre = ", ".join(f"{number:g}" for number in self._pair.centre_nm)
+        bounds = ", ".join(f"{low:g} to {high:g}" for low, high in self._layers["em"].bounds_nm)
+        return f"its centre is {centre} nm; the EM goes from {bounds} nm"
+
+    def _read_mask(
+        self, start: int = 0, stop: int | None = None, allocate: Allocate = npy.fresh
+    ) -> np.ndarray:
+        """Read sections of the mask: neurons, with the cleft on top."""
+        stop = self.shape[2] if stop is None else stop
+        mask_xyz = self._neurons(start, stop, allocate)
+        if self._cleft is None:
+            self._cleft = self._nearest_cleft(start, stop) if "cleft" in self._layers else self._contact()
+        cleft = self._cleft
+        if cleft.is_contact_xyz is not None:
+            low, high = max(start, cleft.start), min(stop, cleft.start + cleft.is_contact_xyz.shape[2])
+            part_xyz = cleft.is_contact_xyz[:, :, max(low - cleft.start, 0) : max(high - cleft.start, 0)]
+            mask_xyz[:, :, low - start : max(high, low) - start][part_xyz] = arrays.CLEFT
+        elif cleft.cleft_id:
+            self._mark("cleft", {int(cleft.cleft_id): arrays.CLEFT}, start, stop, mask_xyz)
+        return mask_xyz
+
+    def _neurons(self, start: int, stop: int, allocate: Allocate) -> np.ndarray:
+        mask_xyz = self._empty(self._layers["segmentation"], start, stop, allocate)
+        mask_xyz[...] = arrays.BACKGROUND
+        labels = {self._pair.pre_id: arrays.PRESYNAPTIC, self._pair.post_id: arrays.POSTSYNAPTIC}
+        self._mark("segmentation", labels, start, stop, mask_xyz)
+        return mask_xyz
+
+    def _mark(
+        self, name: str, labels: Mapping[int, int], start: int, stop: int, mask_xyz: np.ndarray
+    ) -> None:
+        for (low, high), ids_xyz, axes in self._ids(name, start, stop):
+            _kernels().mark(ids_xyz, axes, labels, mask_xyz[:, :, low - start : high - start])
+
+    def _nearest_cleft(self, start: int, stop: int) -> _Cleft:
+        """Find the cleft; beyond some sections only if none in them is nearer than their edge."""
+        found = self._nearest(start, stop)
+        centre, size, first = self._pair.centre_nm[2], self._grid_nm[2], self._start[2]
+        edges = [centre - (first + start) * size if start else math.inf]
+        edges += [(first + stop) * size - centre if stop < self.shape[2] else math.inf]
+        if found is None or math.sqrt(found[0]) >= min(edges):
+            found = self._nearest(0, self.shape[2])
+        return _Cleft(str(found[2]), math.sqrt(found[0])) if found else _Cleft()
+
+    def _nearest(self, start: int, stop: int) -> tuple[float, tuple[int, int, int], int] | None:
+        """Squared distance, voxel and id of the nearest cleft in some sections."""
+        nearest = []
+        for (low, high), ids_xyz, axes in self._ids("cleft", start, stop):
+            if found := _kernels().nearest(ids_xyz, axes, self._squares(low, high)):
+                square, (x, y, z), cleft_id = found
+                nearest.append((square, (x, y, z + low), cleft_id))
+        return min(nearest, default=None)
+
+    def _contact(self) -> _Cleft:
+        """Find the voxels where the neurons touch, in as many sections as it takes."""
+        reach = (_CONTACT_NM + _CONTACT_FARTHEST_NM) ** 2 + _NEAR
+        near = np.flatnonzero(self._squares(0, self.shape[2])[2] <= reach)
+        if not near.size:
+            return _Cleft()
+        start, stop = int(near[0]), int(near[-1]) + 1
+        squares, offsets = self._squares(start, stop), grid.offsets_within(_CONTACT_NM, self._grid_nm)
+        mask_xyz = self._neurons(start, stop, npy.fresh)
+        is_contact_xyz = _kernels().near_both(mask_xyz, squares, offsets, _CONTACT_FARTHEST_NM**2 + _NEAR)
+        found = _kernels().nearest(is_contact_xyz, [*map(np.arange, is_contact_xyz.shape)], squares)
+        return _Cleft(CONTACT, math.sqrt(found[0]), start, is_contact_xyz) if found else _Cleft()
+
+    # Parts of volumes
+
+    def _ids(self, name: str, start: int, stop: int) -> Iterator[tuple]:
+        """Read ids part by part: sections, ids, and by axis where in them each grid voxel is, -1 for none."""
+        for low, high in self._slabs(self._layers[name], start, stop):
+            weights = self._weights(self._layers[name], low, high, grid.sampled, grid.sampled)
+            ids_xyz = self._read(name, weights, (start, stop), npy.reused("volume"))
+            axes = [np.where(axis.is_inside, axis.first - axis.bounds[0], -1) for axis in weights]
+            yield (low, high), ids_xyz, axes
+
+    def _slabs(self, layer: Layer, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Split sections so that the volume's voxels do not take too much memory."""
+        ratios = [size / fine for size, fine in zip(self._grid_nm, layer.voxel_size_nm, strict=True)]
+        n_voxels = math.prod(self.shape[:2]) * ratios[0] * ratios[1] * max(ratios[2], 1)
+        n = max(1, int(_SLAB_BYTES / (n_voxels * layer.dtype.itemsize)))
+        return ((low, min(low + n, stop)) for low in range(start, stop, n))
+
+    def _bounds(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Grid voxels of some sections, along x, y and z."""
+        x, y, z = self._start
+        return [(x, x + self.shape[0]), (y, y + self.shape[1]), (z + start, z + stop)]
+
+    def _weights(
+        self, layer: Layer, start: int, stop: int, along_xy: Callable, along_z: Callable
+    ) -> list[grid.Weights]:
+        sides = zip(layer.axes(self._grid_nm), self._bounds(start, stop), strict=True)
+        x, y, z = ((axis, *bounds) for axis, bounds in sides)
+        return [along_xy(*x), along_xy(*y), along_z(*z)]
+
+    def _squares(self, start: int, stop: int) -> list[np.ndarray]:
+        """Squared distances from the centre in nm, along each axis, for some sections."""
+        sides = zip(self._pair.centre_nm, self._grid_nm, self._bounds(start, stop), strict=True)
+        return [grid.squared_distances(centre, size, *bounds) for centre, size, bounds in sides]
+
+    def _read(
+        self, name: str, weights: Sequence[grid.Weights], sections: tuple[int, int], allocate: Allocate
+    ) -> np.ndarray:
+        """Read what grid voxels need of a volume, and note which blocks are absent."""
+        low, high = zip(*(axis.bounds for axis in weights), strict=True)
+        volumes, is_em = self._pair.volumes, name == "em"
+        on_missing = volumes.missing_em if is_em else "fill"
+        fill = volumes.cutout_pixel_value if is_em else 0
+        values_xyz, absent = self._layers[name].read(low, high, on_missing, fill, allocate)
+        self._absent[name, sections] |= absent
+        return values_xyz
+
+    def _empty(self, layer: Layer, start: int, stop: int, allocate: Allocate) -> np.ndarray:
+        """Memory for some sections, in the order of a volume."""
+        shape = *self.shape[:2], stop - start
+        return allocate(math.prod(shape)).reshape(shape, order="F" if layer.is_fortran else "C")
+
+    # What was found
+
+    def warnings(self) -> list[Problem]:
+        """What is to be said of the sections that have been read."""
+        found = []
+        if self._outside_fraction:
+            share = f"{100 * self._outside_fraction:.3g} %"
+            found.append(("part of the chunk lies outside of the EM, and is cutout", share))
+        for name, becomes in (("em", "cutout"), ("segmentation", "background"), ("cleft", "background")):
+            if name not in self._layers:
+                continue
+            blocks = set().union(*(blocks for (of, _), blocks in self._absent.items() if of == name))
+            if blocks and self._layers[name].format == "precomputed":
+                kind = f"blocks of the {name} volume are absent, and {becomes}"
+                found.append((kind, counted(len(blocks), "block")))
+        if self._cleft and not self._cleft.cleft_id:
+            found.append(("no cleft in the whole chunk", ""))
+        elif self._cleft and self._cleft.distance_nm > _FAR_NM:
+            kind = f"the nearest cleft is more than {_FAR_NM:g} nm from the centre"
+            found.append((kind, f"{self._cleft.distance_nm:.0f} nm"))
+        return [Problem(kind=kind, detail=detail, severity="warning") for kind, detail in found]
+
+    def sources_row(self) -> dict[str, str | int | float]:
+        """Row of `sources.csv`, after EM and mask have been read."""
+        pair, cleft = self._pair, self._cleft or _Cleft()
+        absent = [len(blocks) for (_, read), blocks in self._absent.items() if read == self._em_sections]
+        values = (
+            pair.synapse_id,
+            *pair.centre_nm,
+            *self._start,
+            str(pair.pre_id),
+            str(pair.post_id),
+            cleft.cleft_id,
+            round(cleft.distance_nm, 3),
+            sum(absent),
+            round(self._outside_fraction, 6),
+        )
+        return dict(zip(record.SOURCES_COLUMNS, values, strict=True))
+
+
+def _kernels() -> ModuleType:
+    """Compiled loops, imported when the first chunk is there: loading the compiler takes a moment."""
+    from synprep._core import cut_kernels
+
+    return cut_kernels
