@@ -2,16 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from synprep import merge, pairing, preprocess
-from synprep._core import execution, files
+from synprep._core import execution, files, synthetic_volumes
 from synprep._core.paths import resolve
 from synprep._core.synthetic import make_chunk
-from synprep.params import Chunks, Fingerprint, Inspect, Merge, Preprocess
+from synprep.params import Chunks, Extract, Fingerprint, Inspect, Merge, Preprocess
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class _DemoChunk:
     shape_xyz: tuple[int, int, int]
     black_sections: tuple[int, ...] = ()
     cut_sections: tuple[tuple[int, int], ...] = ()
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """EM and mask."""
+        return make_chunk(int(self.synapse_id), self.shape_xyz, self.black_sections, self.cut_sections)
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,17 @@ SETS = {
     "ds2": _DemoSet(_SMALL_CHUNKS[2:], "*_raw_{synapse_id}.npy", "*_masks_{synapse_id}_mask.npy"),
 }
 
-_MERGED = "data/merged"
+_MERGED, _VOLUMES = "data/merged", "data/volumes"
+
+# The parameter `volumes` of the demonstration, as in params/volumes.yaml. The volumes hold the chunks of ds1
+# and ds2; the EM of the last one lacks a block.
+VOLUMES = Extract().volumes
 
 # Input paths that the notebooks make when they are missing.
 PATHS = (
-    *(f"data/{name}/{path}" for name in SETS for path in ("em", "mask", "processed", "processed/meta.csv")),
+    *(f"data/{name}/{kind}" for name in SETS for kind in ("em", "mask")),
+    *(f"data/{name}/processed{file}" for name in (*SETS, "volumes") for file in ("", "/meta.csv")),
+    VOLUMES["synapse_table"],
     _MERGED,
 )
 
@@ -83,13 +96,17 @@ def make_missing(p: Any, show_progress: bool = True) -> None:
     Parameters
     ----------
     p : record of `synprep.params`
-        Raw sets are made for every record that names their folders; processed and merged ones for those that
-        read them. Folders that are not of a demonstration set are left alone.
+        Raw sets are made for every record that names their folders, or volumes for one that names their
+        table; processed and merged ones for those that read them. Folders that are not of a demonstration set
+        are left alone.
     show_progress : bool
-        Print a progress bar of a raw set, and at the end one line, the same whether anything was missing or
-        not. Of processed and merged sets nothing is printed.
+        Print a progress bar of a raw set or of volumes, and at the end one line, the same whether anything
+        was missing or not. Of processed and merged sets nothing is printed.
     """
-    if isinstance(p, Chunks):
+    if volumes := getattr(p, "volumes", {}):  # instead of raw pairs
+        if resolve(volumes.get("synapse_table", "")) == resolve(VOLUMES["synapse_table"]):
+            _make_volumes(show_progress)
+    elif isinstance(p, Chunks):
         for name in SETS:
             folders = {resolve(f"data/{name}/{kind}") for kind in ("em", "mask")}
             if folders & {p.raw_em_data_path, p.raw_mask_data_path}:
@@ -101,34 +118,61 @@ def make_missing(p: Any, show_progress: bool = True) -> None:
 
 
 def _make_raw(name: str, show_progress: bool) -> None:
-    """Write a set under a temporary name and rename its folders, so that a set that is there is whole."""
     folder, demo_set = Path(resolve(f"data/{name}")), SETS[name]
     patterns = {"em": demo_set.em_filename_pattern, "mask": demo_set.mask_filename_pattern}
-    missing = () if all((folder / kind).is_dir() for kind in patterns) else demo_set.chunks
+    with _making(folder, patterns) as temporary:
+        missing, n_chunks = demo_set.chunks if temporary else (), len(demo_set.chunks)
+        for one in execution.track(missing, n_chunks, f"Demonstration data in data/{name}", show_progress):
+            for kind, array in zip(patterns, one.arrays(), strict=True):
+                filename = patterns[kind].replace("{synapse_id}", one.synapse_id)
+                filename = filename.replace("*", "data_MICrONS__L23__8_8_40_")
+                files.save_array(temporary / kind / filename, array)
+
+
+def _make_volumes(show_progress: bool) -> None:
+    with _making(Path(resolve(_VOLUMES)), synthetic_volumes.NAMES) as temporary:
+        missing, n_chunks = _SMALL_CHUNKS if temporary else (), len(_SMALL_CHUNKS)
+        tracked = execution.track(missing, n_chunks, f"Demonstration volumes in {_VOLUMES}", show_progress)
+        for number, one in enumerate(tracked):
+            synthetic_volumes.add_chunk(temporary, number, one.synapse_id, *one.arrays())
+        if temporary:
+            (temporary / synthetic_volumes.ABSENT_BLOCK).unlink()
+
+
+@contextmanager
+def _making(folder: Path, names: Iterable[str]) -> Iterator[Path | None]:
+    """Give a temporary folder, of which all is renamed in the end, so that what is there is whole; or None.
+
+    None: all files and folders with these names are there.
+    """
+    if all((folder / name).exists() for name in names):
+        yield None
+        return
     temporary = folder / f".making-{os.getpid()}"
-    what = f"Demonstration data in data/{name}"
-    for one in execution.track(missing, len(demo_set.chunks), what, show_progress):
-        arrays = make_chunk(int(one.synapse_id), one.shape_xyz, one.black_sections, one.cut_sections)
-        for kind, array in zip(patterns, arrays, strict=True):
-            filename = patterns[kind].replace("{synapse_id}", one.synapse_id)
-            filename = filename.replace("*", "data_MICrONS__L23__8_8_40_")
-            files.save_array(temporary / kind / filename, array)
-    for kind in patterns:
-        if (temporary / kind).is_dir() and not (folder / kind).exists():
-            os.rename(temporary / kind, folder / kind)
-    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+        for name in names:
+            if not (folder / name).exists():
+                os.rename(temporary / name, folder / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_processed(paths: Sequence[str]) -> None:
     """Make the processed and merged sets whose tables, or the tables' folders, have these paths."""
     for name in SETS:
         if _is_missing(f"data/{name}/processed", paths):
-            p = Preprocess(**parameters(name))
-            _make_raw(name, show_progress=False)
-            preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
+            _process(Preprocess(**parameters(name)))
+    if _is_missing(f"{_VOLUMES}/processed", paths):
+        _process(Preprocess(volumes=VOLUMES, proc_data_path=f"{_VOLUMES}/processed"))
     if _is_missing(_MERGED, paths):
         _make_processed(Merge().meta_list)
         merge.run(Merge(), show_progress=False)
+
+
+def _process(p: Preprocess) -> None:
+    make_missing(p, show_progress=False)
+    preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
 
 
 def _is_missing(folder: str, paths: Sequence[str]) -> bool:

@@ -1,12 +1,15 @@
 import hashlib
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from conftest import PROJECT
 
-from synprep import demo, fingerprint, pairing, params
-from synprep._core import record
+from synprep import demo, fingerprint, pairing, params, volumes
+from synprep._core import record, synthetic_volumes
+from synprep._core.errors import ChunkError
 from synprep._core.synthetic import make_chunk
 from synprep._core.verify import check, verdict
 
@@ -113,6 +116,134 @@ def test_yaml_files_point_at_the_sets(name):
     }
     expected = demo.parameters(name)
     assert {key: values.get(key, defaults.get(key)) for key in expected} == expected
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """A record with the volumes of a project of its own, and the pairs that are cut from them."""
+    folder = tmp_path_factory.mktemp("volumes")
+    for path in ("notebooks/preprocess.ipynb", "params/demo.yaml"):
+        (folder / path).parent.mkdir()
+        (folder / path).touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        p = SimpleNamespace(volumes=demo.VOLUMES | {"missing_em": "error"}, proc_data_path="")
+        demo.make_missing(p, show_progress=False)
+        found = volumes.find(p)
+        yield SimpleNamespace(p=p, found=found, folder=folder / "data" / "volumes")
+
+
+def test_volumes_are_made_once_and_the_line_is_the_same(cut, monkeypatch, capsys):
+    assert sorted(os.listdir(cut.folder)) == sorted(synthetic_volumes.NAMES)
+    monkeypatch.setattr(synthetic_volumes, "add_chunk", None)
+    demo.make_missing(cut.p)
+    line = capsys.readouterr().out.rsplit("\r", 1)[-1]
+    assert line == "Demonstration volumes in data/volumes: done\n"
+    assert not (cut.folder.parent / "demo").exists()
+
+
+def test_volumes_that_were_made_in_part_are_not_there(project, monkeypatch):
+    add_chunk = synthetic_volumes.add_chunk
+
+    def fail_at_the_second(folder, number, *chunk):
+        add_chunk(folder, number, *chunk)
+        if number:
+            raise OSError("disk full")
+
+    monkeypatch.setattr(synthetic_volumes, "add_chunk", fail_at_the_second)
+    with pytest.raises(OSError, match="disk full"):
+        demo.make_missing(SimpleNamespace(volumes=demo.VOLUMES), show_progress=False)
+    assert not os.listdir(project / "data" / "volumes")
+
+
+def test_other_volumes_are_left_alone(project, capsys):
+    for table in ("data/mine/synapses.csv", "/elsewhere/synapses.csv"):
+        demo.make_missing(SimpleNamespace(volumes=demo.VOLUMES | {"synapse_table": table}))
+    demo.make_missing(SimpleNamespace(volumes={"em": demo.VOLUMES["em"]}))
+    assert not (project / "data").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_table_and_volumes_fit(cut):
+    found = volumes.preflight(cut.p, cut.found, show_progress=False)
+    assert {layer["layer"]: layer["centres_inside"] for layer in found.layers} == {
+        "em": 1,
+        "segmentation": 1,
+        "cleft": 1,
+    }
+    assert [*found.checks.values()] == [[6, 6]] * 3
+    assert found.warnings == []
+    em, segmentation = (layer["offset_nm"] for layer in found.layers[:2])
+    assert all(one != other for one, other in zip(em, segmentation, strict=True))
+
+
+def test_ids_are_those_that_floating_point_would_round(cut):
+    ids = [number for pair in cut.found.pairs for number in (pair.pre_id, pair.post_id)]
+    assert len({*ids}) == 2 * len(cut.found.pairs) == 12
+    assert all(len(str(number)) == 18 and int(float(number)) != number for number in ids)
+
+
+def test_chunks_that_are_cut_are_those_of_the_small_sets(cut):
+    chunks = {one.synapse_id: one for name in ("ds1", "ds2") for one in demo.SETS[name].chunks}
+    assert [pair.synapse_id for pair in cut.found.pairs] == sorted(chunks)
+    assert not cut.found.problems
+    for pair in cut.found.pairs[:-1]:
+        em_xyz, mask_xyz = chunks[pair.synapse_id].arrays()
+        with pair.open() as raw:
+            assert np.array_equal(raw.em.read(), em_xyz)
+            assert np.array_equal(raw.mask.read(), mask_xyz)
+            assert raw.warnings() == []
+            assert raw.sources_row()["cleft_id"] == str(int(pair.synapse_id))
+            assert raw.sources_row()["missing_blocks"] == 0
+
+
+def test_of_one_chunk_a_block_is_absent_where_sections_are_kept(cut):
+    pair, (_, block) = cut.found.pairs[-1], synthetic_volumes.ABSENT_BLOCK.rsplit("/", 1)
+    with pair.open() as raw, pytest.raises(ChunkError, match="a block of the EM is absent.*" + block):
+        raw.em.read(25, 38)
+    p = SimpleNamespace(volumes=demo.VOLUMES)
+    with volumes.find(p).pairs[-1].open() as raw:
+        is_absent = raw.em.read() != demo.SETS["ds2"].chunks[-1].arrays()[0]
+        assert raw.mask.read().any()
+        (warning,) = raw.warnings()
+        assert warning.text == "blocks of the em volume are absent, and cutout: 1 block"
+        assert raw.sources_row()["missing_blocks"] == 1
+    assert is_absent[:64, 32:, 16:32].mean() > 0.8  # all but what is cutout anyway
+    is_absent[:64, 32:, 16:32] = False
+    assert not is_absent.any()
+
+
+def test_volumes_are_the_same_on_every_machine(cut):
+    layers = cut.found.pairs[0].volumes.layers()
+    digests = {}
+    for name, layer in layers.items():
+        values_xyz, absent = layer.read((0, 0, 0), layer.shape_xyz, "cutout")
+        assert absent == ({(3, 2, 1)} if name == "em" else set())
+        digests[name] = digest(np.ascontiguousarray(values_xyz))
+    table = hashlib.sha256((cut.folder / "synapses.csv").read_bytes()).hexdigest()[:16]
+    assert digests | {"table": table} == {
+        "em": "a9ec7772394bd6ec",
+        "segmentation": "08b4e055432f74f2",
+        "cleft": "22c312637a60fb95",
+        "table": "0a39a69ac8614c95",
+    }
+
+
+def test_the_processed_set_of_the_volumes_is_made_like_those_of_files(project, capsys):
+    demo.make_missing(params.Inspect(proc_data_path="data/volumes/processed"))
+    demo.make_missing(params.Inspect(proc_data_path="data/merged"))
+    assert capsys.readouterr().out == ""
+    cut, merged = (record.load(project / "data" / name) for name in ("volumes/processed", "merged"))
+    assert [*cut.meta["synapse_id"]] == [*merged.meta["synapse_id"]]
+    for name in cut.meta["filename"][:-1]:  # of the last one a block is absent
+        from_files = next((project / "data").glob(f"ds*/processed/{name}"))
+        assert (project / "data/volumes/processed" / name).read_bytes() == from_files.read_bytes()
+
+
+def test_the_yaml_file_has_the_volumes_of_the_demonstration():
+    values = yaml.safe_load((PROJECT / "params" / "volumes.yaml").read_text("utf-8"))
+    assert values["volumes"] == demo.VOLUMES
+    assert demo.VOLUMES["synapse_table"] in demo.PATHS
 
 
 def digest(array):
