@@ -12,4 +12,5 @@ __all__ = [
     "params",
     "preprocess",
     "survey",
+    "volumes",
 ]

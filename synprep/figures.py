@@ -252,6 +252,7 @@ def neighbour_changes(ax: Axes, record: Mapping[str, Any]) -> Axes:
         label = f"model: slopes 1 ± {width:.4f} (from contrast)"
     points = (100 * np.asarray(model["log_ratio"]), model["n"]) if model else ([], [])
     ax.plot(*points, color="gray", linestyle="--" if model else " ", label=label)
+    ax.set_ylim(0, 1.4 * max(1, *neighbours["contrast"], *neighbours["brightness"]))  # room for the legend
     ax.set_xlabel("Log ratio of a section to the next one (%)")
     ax.set_ylabel("Number of section pairs")
     ax.set_title(f"Neighbouring sections, {_over(neighbours['n_section_pairs'], 'pair', record)}")

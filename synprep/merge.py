@@ -37,6 +37,7 @@ class _Source:
     path: str
     rows: pd.DataFrame  # of the table; after `_join`, those that are taken from it
     sections: pd.DataFrame
+    sources: pd.DataFrame  # empty if its chunks were not cut from volumes
     run_json: dict[str, Any]  # its run.json; empty if there is none, or it is of another tool
     lack: str  # why this is not a whole data set; empty if it is
 
@@ -107,7 +108,7 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
         ]
         sections, lack = _sections(used, shape)
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
-        tables = {name: merged} if lack else {name: merged, "sections.csv": sections}
+        tables = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
         contents = {name: record.table_bytes(table) for name, table in tables.items()}
         if todo or _lasting(run_json) != _lasting(before) or record.differing(folder, contents):
             notes += _write(p, contents, run_json, todo, show_progress)
@@ -116,13 +117,8 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
 
 def _read(path: str) -> _Source:
     """Read a table, and its companions as far as they are there and whole."""
-    folder, rows, sections, run_json, lack = (
-        Path(path).parent,
-        record.read_table(path),
-        pd.DataFrame(),
-        {},
-        "",
-    )
+    folder, rows, lack = Path(path).parent, record.read_table(path), ""
+    sections, sources, run_json = pd.DataFrame(), pd.DataFrame(), {}
     try:
         found = record.read_record(folder)
         _require(found["parameters"], _MUST_AGREE, folder / "run.json")
@@ -130,9 +126,11 @@ def _read(path: str) -> _Source:
         sections = record.read_table(folder / "sections.csv")
         _require(sections, SECTION_COLUMNS, folder / "sections.csv")
         _require(rows, META_COLUMNS, path)
+        if (folder / "sources.csv").exists():
+            sources = record.read_table(folder / "sources.csv")
     except TableError as error:
         lack = str(error).replace(str(folder), shown(folder))
-    return _Source(path, rows, sections, run_json, lack)
+    return _Source(path, rows, sections, sources, run_json, lack)
 
 
 def _require(found: Iterable[str], names: Iterable[str], path: str | Path) -> None:
@@ -322,6 +320,18 @@ def _sections(used: Sequence[_Source], shape: tuple[int, ...]) -> tuple[pd.DataF
             lacks.append(f"sections.csv beside {shown(source.path)} is not whole for {listed(short)}")
         parts.append(part[list(SECTION_COLUMNS)])
     return (pd.DataFrame(), lacks[0]) if lacks else (pd.concat(parts), "")
+
+
+def _sources(used: Sequence[_Source]) -> dict[str, pd.DataFrame]:
+    """What the merged chunks were cut from, if any was; empty for the others."""
+    if all(source.sources.empty for source in used):
+        return {}
+    parts = []
+    for source in used:
+        known = source.sources.reindex(columns=list(record.SOURCES_COLUMNS)).astype(str)
+        known = known.set_index("synapse_id").reindex(source.rows["synapse_id"], fill_value="")
+        parts.append(known.reset_index())
+    return {"sources.csv": pd.concat(parts)}
 
 
 def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], p: Merge) -> dict[str, Any]:

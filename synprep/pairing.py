@@ -1,61 +1,17 @@
 """Which EM file goes with which mask file, and what to say about the files that do not pair."""
 
-import hashlib
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from synprep._core.chunk import Pair
+from synprep import volumes
+from synprep._core.chunk import Pair, Pairing, sample
 from synprep._core.errors import PairingError, listed, printable
-from synprep.params import Chunks
+from synprep.params import Chunks, Extract
 
-__all__ = ["Pair", "Pairing", "find", "read_id", "sample", "select"]
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """What was found in the input folders.
-
-    Parameters
-    ----------
-    pairs : tuple of Pair
-        Sorted by synapse id as text.
-    em_only, mask_only : dict of str to Path
-        Files whose id has no partner, by synapse id.
-    claimed_twice : dict of str to list of Path
-        All files of one kind that claim the same id, by synapse id; such ids are not paired.
-    passed_over : tuple of Path
-        Files that are neither EM nor mask.
-    """
-
-    pairs: tuple[Pair, ...]
-    em_only: dict[str, Path]
-    mask_only: dict[str, Path]
-    claimed_twice: dict[str, list[Path]]
-    passed_over: tuple[Path, ...]
-
-    def as_table(self) -> pd.DataFrame:
-        """Counts and examples for a person to read: columns `count` and `examples` (file names)."""
-        twice = [path for paths in self.claimed_twice.values() for path in paths]
-        found = {
-            "paired": (len(self.pairs), [pair.em_path for pair in self.pairs]),
-            "EM without mask": (len(self.em_only), self.em_only.values()),
-            "mask without EM": (len(self.mask_only), self.mask_only.values()),
-            "ids claimed by several files": (len(self.claimed_twice), twice),
-            "files passed over": (len(self.passed_over), self.passed_over),
-        }
-        rows = [(what, n, listed((path.name for path in paths), 3)) for what, (n, paths) in found.items()]
-        return pd.DataFrame(rows, columns=["files", "count", "examples"]).set_index("files")
-
-    def all_ids(self) -> set[str]:
-        """Ids of all files, paired or not."""
-        paired = {pair.synapse_id for pair in self.pairs}
-        return paired | self.em_only.keys() | self.mask_only.keys() | self.claimed_twice.keys()
+__all__ = ["Pair", "Pairing", "find", "preflight", "read_id", "sample", "select"]
 
 
 def read_id(filename: str, pattern: str) -> str | None:
@@ -108,6 +64,8 @@ def find(sources: Chunks) -> Pairing:
         If a folder does not exist or cannot be read, or nothing pairs; with counts, example names, the ids
         read from them and the parameters to change.
     """
+    if sources.volumes:
+        return volumes.find(sources)
     patterns = sources.em_filename_pattern, sources.mask_filename_pattern
     em_files = _walk(sources.raw_em_data_path, patterns[:1])
     mask_files = _walk(sources.raw_mask_data_path, patterns[1:])
@@ -127,6 +85,32 @@ def find(sources: Chunks) -> Pairing:
     if not pairing.pairs:
         raise PairingError(_nothing_pairs(sources, em_ids, mask_ids, pairing))
     return pairing
+
+
+def preflight(p: Chunks | Extract, found: Pairing) -> volumes.Preflight | None:
+    """Compare a synapse table with its volumes before any work, see `synprep.volumes.preflight`.
+
+    Parameters
+    ----------
+    p : record of a notebook
+        Its output folder, if it has one, keeps the result.
+    found : Pairing
+        What `find` gave.
+
+    Returns
+    -------
+    Preflight or None
+        None where chunks are files. It shows itself at the end of a cell.
+
+    Raises
+    ------
+    ParameterError
+        If table and volumes do not fit together; with the likely cause.
+    """
+    if not p.volumes:
+        return None
+    folder = p.raw_em_data_path if isinstance(p, Extract) else getattr(p, "proc_data_path", "")
+    return volumes.preflight(p, found, folder)
 
 
 def _walk(folder: str, patterns: Sequence[str]) -> list[Path]:
@@ -216,30 +200,3 @@ def select(
             f"ids that are: {there}"
         )
     return selected[: max_chunks or None]
-
-
-def sample(pairs: Sequence[Pair], n_rand_samples: int, seed: int = 0) -> list[Pair]:
-    """Draw chunks at random, without replacement.
-
-    Chunks are ordered by a SHA-256 hash of the seed and the synapse id: the same on every machine, and hardly
-    changed when chunks are added.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        All chunks.
-    n_rand_samples : int
-        How many to draw, at most all of them.
-    seed : int
-        Another seed gives another order.
-
-    Returns
-    -------
-    list of Pair
-        In the order of the draw: a smaller sample is the start of a larger one with the same seed.
-    """
-
-    def rank(pair: Pair) -> bytes:
-        return hashlib.sha256(f"{seed}:{pair.synapse_id}".encode()).digest()
-
-    return sorted(pairs, key=rank)[:n_rand_samples]

@@ -13,12 +13,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from types import GenericAlias
+from types import GenericAlias, SimpleNamespace
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pandas as pd
 import yaml
 
+from synprep._core import volume_settings
 from synprep._core.arrays import MASK_KEYS
 from synprep._core.errors import ParameterError, counted
 from synprep._core.paths import resolve, shown
@@ -27,6 +28,7 @@ __all__ = [
     "RECORDS",
     "Chunks",
     "CutoutHistogram",
+    "Extract",
     "Fingerprint",
     "Inspect",
     "InspectRaw",
@@ -83,6 +85,7 @@ _CHANNELS = (
     lambda value: value and all(channel and {*channel} <= {*range(256)} for channel in value),
     "must be a list of non-empty lists of label values, such as [[1], [2], [3]]",
 )
+_SOME_VOLUMES = (lambda value: len(value) > 0, "must say what to cut chunks from")
 _SOME_TABLES = (lambda value: len(value) > 0, "must name at least one table")
 _FREE_NAME = (
     lambda value: os.path.basename(value) not in ("sections.csv", "run.json"),
@@ -121,6 +124,26 @@ _NExamples = Annotated[
 _ProcessedPath = Annotated[
     str, "in inspect and fingerprint: of a processed or merged data set", _Facts(path="input folder")
 ]
+_CutoutPixelValue = Annotated[
+    int, "intensity where nothing was imaged or aligned", _Facts(_between(0, 255), decides=True)
+]
+_Spacing = Annotated[
+    float,
+    "z spacing / xy spacing; int(depth // it) + 1 central sections are kept",
+    _Facts(_POSITIVE, decides=True),
+]
+_MaxChunks = Annotated[int, "process the first few only, as a trial", _Facts(empty="all")]
+_Resume = Annotated[
+    bool,
+    "chunks that are finished and unchanged are not done again; false: all are, and a table of "
+    "another data set in the folder is moved aside",
+    _Facts(),
+]
+_MaxFailures = Annotated[
+    int,
+    "with more failed chunks the run ends with an error, after all else is written",
+    _Facts(_NOT_NEGATIVE),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,17 +164,16 @@ class Chunks:
     mask_filename_pattern: Annotated[
         str, "the same for masks; a file that fits it is never taken for EM", _Facts(_PATTERN)
     ] = "{synapse_id}_mask.npy"
+    volumes: Annotated[
+        dict,
+        "chunks are cut from these, around the synapses of a table: `docs/volumes.md`",
+        _Facts(empty="files"),
+    ] = field(default_factory=dict)
     cutout_threshold: Annotated[
         float, "sections with a greater cutout fraction are blanked", _Facts(_between(0, 1), decides=True)
     ] = 0.01
-    cutout_pixel_value: Annotated[
-        int, "intensity where nothing was imaged or aligned", _Facts(_between(0, 255), decides=True)
-    ] = 0
-    axial_to_sagittal_spacing: Annotated[
-        float,
-        "z spacing / xy spacing; int(depth // it) + 1 central sections are kept",
-        _Facts(_POSITIVE, decides=True),
-    ] = 5.0
+    cutout_pixel_value: _CutoutPixelValue = 0
+    axial_to_sagittal_spacing: _Spacing = 5.0
     n_sections: Annotated[
         int, "number of central sections to keep", _Facts(empty="from the spacing", decides=True)
     ] = 0
@@ -209,7 +231,7 @@ class Preprocess(Chunks):
         str, "folder for tensors and tables; made when missing", _Facts(path="output")
     ] = "data/demo/processed"
     synapse_ids_path: _SynapseIdsPath = ""
-    max_chunks: Annotated[int, "process the first few only, as a trial", _Facts(empty="all")] = 0
+    max_chunks: _MaxChunks = 0
     voxel_size_xy_nm: _VoxelSize = 8.0
     seg_mask_map: _SegMaskMap = field(default_factory=MASK_KEYS.copy)
     cut_intensity_with_seg_masks: Annotated[
@@ -223,18 +245,9 @@ class Preprocess(Chunks):
         "label values (1, 2, 3) of each channel when the EM is cut",
         _Facts(_CHANNELS, decides=True),
     ] = field(default_factory=lambda: [[1], [2], [3]])
-    resume: Annotated[
-        bool,
-        "chunks that are finished and unchanged are not done again; false: all are, and a table of "
-        "another data set in the folder is moved aside",
-        _Facts(),
-    ] = True
+    resume: _Resume = True
     verify: Annotated[bool, "true: read every tensor again and compare it with the tables", _Facts()] = False
-    max_failures: Annotated[
-        int,
-        "with more failed chunks the run ends with an error, after all else is written",
-        _Facts(_NOT_NEGATIVE),
-    ] = 0
+    max_failures: _MaxFailures = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +259,53 @@ class InspectRaw(Chunks):
     n_examples: _NExamples = 12
     seed: _Seed = 0
     report_path: _ReportPath = "data/demo/reports"
+
+
+# The demonstration's.
+_VOLUMES = {
+    "synapse_table": "data/volumes/synapses.csv",
+    "id_column": "id",
+    "pre_id_column": "pre_pt_root_id",
+    "post_id_column": "post_pt_root_id",
+    "id_prefix": "",
+    "centre_columns": ["ctr_pt_position"],
+    "centre_unit_nm": [4, 4, 40],
+    "em": "precomputed://data/volumes/em",
+    "segmentation": "precomputed://data/volumes/segmentation",
+    "cleft": "precomputed://data/volumes/cleft",
+    "voxel_size_nm": [8, 8, 40],
+    "chunk_shape": [96, 96, 64],
+    "missing_em": "cutout",
+    "cache_mb": 512,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extract:
+    """Parameters of `extract.ipynb`."""
+
+    volumes: Annotated[dict, "in extract: must not be empty", _Facts(_SOME_VOLUMES)] = field(
+        default_factory=_VOLUMES.copy
+    )
+    raw_em_data_path: Annotated[str, "in extract: folder for EM files", _Facts(path="output")] = (
+        "data/extracted/em"
+    )
+    raw_mask_data_path: Annotated[str, "in extract: folder for mask files", _Facts(path="output")] = (
+        "data/extracted/mask"
+    )
+    cutout_pixel_value: _CutoutPixelValue = 0
+    voxel_size_xy_nm: _VoxelSize = 8.0
+    axial_to_sagittal_spacing: _Spacing = 5.0
+    report_path: _ReportPath = "data/demo/reports"
+    synapse_ids_path: _SynapseIdsPath = ""
+    max_chunks: _MaxChunks = 0
+    resume: _Resume = True
+    max_failures: _MaxFailures = 0
+    n_workers: _NWorkers = 0
+    scheduler: _Scheduler = ""
+
+    def __post_init__(self):
+        _settle(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,13 +368,14 @@ class Fingerprint:
         _settle(self)
 
 
-Record = Chunks | Inspect | Merge | Fingerprint
+Record = Chunks | Extract | Inspect | Merge | Fingerprint
 RECORDS = (
     CutoutHistogram,
     IntensityHistogram,
     SectionVariation,
     InspectRaw,
     Preprocess,
+    Extract,
     Inspect,
     Merge,
     Fingerprint,
@@ -477,7 +538,7 @@ def documentation() -> str:
         default = f.default if f.default_factory is MISSING else f.default_factory()
         text = default if isinstance(default, str) else json.dumps(default)
         meaning += f"; {zero}: {facts.empty}" if facts.empty else ""
-        defaults[f.name] = f"`{text}`" if text else "empty"
+        defaults.setdefault(f.name, f"`{text}`" if text not in ("", "{}") else "empty")
         meanings.setdefault(f.name, {})[meaning] = None  # a dict keeps each once, in order
     rows = [f"| `{name}` | {defaults[name]} | {'; '.join(meanings[name])} |" for name in defaults]
     return "\n".join(["| parameter | default | meaning |", "|---|---|---|", *rows])
@@ -534,6 +595,8 @@ def _type_problem(value: Any, hint: type | GenericAlias) -> str:
     wrong = not isinstance(value, (list, tuple) if kind is list else kind)
     if wrong or (kind is int and isinstance(value, bool)):
         return _type_message(value, kind)
+    if not inner:
+        return ""
     items = [*value.values(), *value] if kind is dict else value if kind is list else []
     hints = [inner[1]] * len(value) + [inner[0]] * len(value) if kind is dict else inner * len(items)
     problems = [_type_problem(item, item_hint) for item, item_hint in zip(items, hints, strict=True)]
@@ -554,6 +617,9 @@ def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> lis
     """What is wrong with values that are right one by one."""
     problems = []
     em, mask = (resolve(values.get(name, "")) for name in ("raw_em_data_path", "raw_mask_data_path"))
+    if values.get("volumes"):
+        found = volume_settings.find_problems(values["volumes"], SimpleNamespace(**values))
+        return [f"volumes: {problem}" for problem in found]
     if record_type in (InspectRaw, Preprocess) and not mask:
         problems.append("raw_mask_data_path must not be empty")
     same = em and mask and values["em_filename_pattern"] == values["mask_filename_pattern"]
@@ -571,15 +637,23 @@ def _missing_inputs(
     record_type: type[Record], values: Mapping[str, Any], will_be_made: set[str]
 ) -> list[str]:
     exists = {"input folder": os.path.isdir, "input file": os.path.isfile}
-    problems = []
+    volumes, problems = values.get("volumes"), []
     for name, (_, _, facts) in _declared(record_type).items():
         paths = values[name] if isinstance(values[name], list | tuple) else [values[name]]
-        given = [resolve(path) for path in paths if isinstance(path, str) and path]
-        if facts.path in exists:
-            kind = facts.path.removeprefix("input ")
-            missing = [path for path in given if path not in will_be_made and not exists[facts.path](path)]
-            problems += [f"{name}: there is no {kind} {path}" for path in missing]
+        if facts.path in exists and not (volumes and facts.path == "input folder"):  # then no files are read
+            problems += _missing(name, paths, facts.path, exists[facts.path], will_be_made)
+    if isinstance(volumes, Mapping) and "synapse_table" in volumes:
+        path = volumes["synapse_table"]
+        problems += _missing("volumes: synapse_table", [path], "input file", os.path.isfile, will_be_made)
     return sorted(problems)
+
+
+def _missing(
+    name: str, paths: Iterable[Any], kind: str, exists: Callable[[str], bool], will_be_made: set[str]
+) -> list[str]:
+    given = [resolve(path) for path in paths if isinstance(path, str) and path]
+    missing = [path for path in given if path not in will_be_made and not exists(path)]
+    return [f"{name}: there is no {kind.removeprefix('input ')} {path}" for path in missing]
 
 
 def _unknown(name: str, own: Iterable[str], known: Iterable[str]) -> str:

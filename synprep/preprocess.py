@@ -1,22 +1,26 @@
 """A whole data set: raw pairs in, tensors and tables out; resumable, and never stopped by a bad chunk."""
 
 import hashlib
+import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from synprep import pairing, params
+from synprep import pairing, params, volumes
 from synprep._core import arrays, chunk, execution, files, problems, record, verify
 from synprep._core.chunk import Pair, RawPair
 from synprep._core.errors import (
     ChunkError,
+    FailedChunksError,
     LockedError,
+    OutputError,
     ParameterError,
     TableError,
     counted,
@@ -26,11 +30,25 @@ from synprep._core.errors import (
 from synprep._core.paths import shown
 from synprep._core.problems import Problem, grouped
 from synprep._core.record import Entry
+from synprep._core.stores import REFUSED
 from synprep.pairing import Pairing
-from synprep.params import Preprocess
+from synprep.params import Extract, Preprocess
 
-__all__ = ["Plan", "Problem", "Result", "grouped", "plan", "raise_failures", "run", "verify_arrays"]
+__all__ = [
+    "Extracted",
+    "Plan",
+    "Problem",
+    "Result",
+    "extract",
+    "grouped",
+    "plan",
+    "raise_failures",
+    "run",
+    "verify_arrays",
+]
 
+_N_IN_VAIN = 20  # chunks that fail, and none that does not, end a run that is cut from volumes
+_EXTRACT_MARK = "extract"  # in the hidden folder of raw pairs that extract has made
 _N_THREADS = 8  # that wait for headers; reading them is all waiting
 
 
@@ -88,13 +106,10 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
         If there is not enough free space for what is to be written.
     """
     _refuse_folder(p)
-    wanted = record.read_table(p.synapse_ids_path)["synapse_id"] if p.synapse_ids_path else None
-    pairs = pairing.select(found.pairs, wanted, p.max_chunks)
+    pairs, wanted = _choose(found, p)
     _refuse_other_data_set(found, p)
     done_state = record.done_state(p.proc_data_path)
-    refused = [*_claims(found), *_alike(pairs)]
-    refused_ids = {problem.synapse_id for problem in refused}
-    usable = [pair for pair in pairs if pair.synapse_id not in refused_ids]
+    usable, refused = _usable(found, pairs)
     done = _done(usable, p) if p.resume else {}
     rest = [pair for pair in usable if pair.synapse_id not in done]
     todo, unusable, n_bytes = _preflight(rest, p, show_progress)
@@ -103,12 +118,25 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
     return Plan(tuple(pairs), done, tuple(todo), (*refused, *unusable), done_state)
 
 
+def _choose(found: Pairing, p: Preprocess | Extract) -> tuple[list[Pair], Iterable[str] | None]:
+    """Pairs that were asked for, and the ids that were."""
+    wanted = record.read_table(p.synapse_ids_path)["synapse_id"] if p.synapse_ids_path else None
+    return pairing.select(found.pairs, wanted, p.max_chunks), wanted
+
+
+def _usable(found: Pairing, pairs: Iterable[Pair]) -> tuple[list[Pair], list[Problem]]:
+    """Pairs whose ids stand for one chunk each, and what is wrong with the others."""
+    refused = [*found.problems, *_claims(found), *_alike(pairs)]
+    refused_ids = {problem.synapse_id for problem in refused}
+    return [pair for pair in pairs if pair.synapse_id not in refused_ids], refused
+
+
 def _refuse_folder(p: Preprocess) -> None:
     """Refuse a merged data set's folder, and one in which the walk for inputs would find outputs."""
     if "sources" in record.find_record(p.proc_data_path):
         raise ParameterError(f"proc_data_path {p.proc_data_path} holds a merged data set: set another folder")
     name = record.filename("1", (2, 256, 256, 52))
-    for kind in ("em", "mask"):
+    for kind in () if p.volumes else ("em", "mask"):
         folder, pattern = getattr(p, f"raw_{kind}_data_path"), getattr(p, f"{kind}_filename_pattern")
         is_inside = Path(os.path.realpath(p.proc_data_path)).is_relative_to(os.path.realpath(folder))
         if is_inside and pairing.read_id(name, pattern):
@@ -122,16 +150,20 @@ def _refuse_other_data_set(found: Pairing, p: Preprocess) -> None:
     """Refuse to replace a table that lists chunks which this input has never had."""
     ids = _listed_ids(p) if p.resume else set()
     strange = sorted(ids - found.all_ids())
-    before = record.find_record(p.proc_data_path).get("parameters", {})
-    is_same = all(
-        before.get(name) == getattr(p, name) for name in ("raw_em_data_path", "em_filename_pattern")
-    )
-    if strange and not is_same:
+    before, now = record.find_record(p.proc_data_path).get("parameters", {}), asdict(p)
+    if strange and _source(before) != _source(now):
         raise TableError(
             f"{Path(p.proc_data_path, 'meta.csv')} seems to be of another data set: {len(strange)} of its "
-            f"{len(ids)} chunks are not in {p.raw_em_data_path} ({listed(strange, 3)}); set another "
+            f"{len(ids)} chunks are not in {_source(now)[0]} ({listed(strange, 3)}); set another "
             "proc_data_path, or resume to false to move the old table aside"
         )
+
+
+def _source(parameters: Mapping[str, Any]) -> list[str | None]:
+    """Where a run took its chunks from."""
+    if parameters.get("volumes"):
+        return [parameters["volumes"].get("synapse_table")]
+    return [parameters.get(name) for name in ("raw_em_data_path", "em_filename_pattern")]
 
 
 def _listed_ids(p: Preprocess) -> set[str]:
@@ -139,17 +171,30 @@ def _listed_ids(p: Preprocess) -> set[str]:
     return {*record.read_table(path)["synapse_id"]} if path.exists() else set()
 
 
-def _done(pairs: Iterable[Pair], p: Preprocess) -> dict[str, Entry]:
+def _done(pairs: Iterable[Pair], p: Preprocess | Extract) -> dict[str, Entry]:
     """Record of the chunks whose parameters, inputs and output are those of the record."""
-    entries, key = record.read_done(p.proc_data_path), record.key_of(params.content(p))
+    entries, key = record.read_done(_folder(p)), _key(p)
     known = {pair: entries[pair.synapse_id] for pair in pairs if pair.synapse_id in entries}
     return {
         pair.synapse_id: entry
         for pair, entry in known.items()
-        if entry.key == key
-        and entry.inputs == pair.state()
-        and entry.output == files.state(Path(p.proc_data_path, entry.row["filename"]))
+        if entry.key == key and entry.inputs == pair.state() and entry.output == _output_state(entry, p)
     }
+
+
+def _folder(p: Preprocess | Extract) -> Path:
+    """Where the tables are, and the record of what is done."""
+    return Path(p.raw_em_data_path if isinstance(p, Extract) else p.proc_data_path)
+
+
+def _key(p: Preprocess | Extract) -> str:
+    return f"extract {p.cutout_pixel_value}" if isinstance(p, Extract) else record.key_of(params.content(p))
+
+
+def _output_state(entry: Entry, p: Preprocess | Extract) -> list:
+    if isinstance(p, Extract):
+        return [*map(files.state, _extracted_paths(entry.synapse_id, p))]
+    return files.state(Path(p.proc_data_path, entry.row["filename"]))
 
 
 def _claims(found: Pairing) -> list[Problem]:
@@ -291,14 +336,31 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
         if record.done_state(folder) != plan.done_state:
             raise LockedError(f"another run has written to {folder} in the meantime: run again")
         aside = _prepare(plan, p)
-        entries, failed = dict(plan.done), []
-        for pair, outcome in _work(plan, p, show_progress):
-            if isinstance(outcome, ChunkError):
-                failed.append(pair.locate(problems.of_error(outcome), "processing"))
-            else:
-                record.append_done(folder, outcome)
-                entries[pair.synapse_id] = outcome
+        entries, failed = _do(plan, p, show_progress)
         return _finish(plan, p, entries, failed, aside, started)
+
+
+def _do(plan: Plan, p: Preprocess | Extract, show_progress: bool) -> tuple[dict[str, Entry], list[Problem]]:
+    """Do what is to be done, and record each chunk when it is; return what is finished, and what failed."""
+    entries, failed = dict(plan.done), []
+    for pair, outcome in _work(plan, p, show_progress):
+        if isinstance(outcome, ChunkError):
+            failed.append(pair.locate(problems.of_error(outcome), "processing"))
+        else:
+            record.append_done(_folder(p), outcome)
+            entries[pair.synapse_id] = outcome
+        if p.volumes and len(failed) >= _N_IN_VAIN and len(entries) == len(plan.done):
+            raise FailedChunksError(_in_vain(failed))
+    return entries, failed
+
+
+def _in_vain(failed: Sequence[Problem]) -> str:
+    """Say why a run stops that a store answers with errors alone."""
+    head = f"the first {len(failed)} chunks all failed, so the run stops; the same command goes on:"
+    lines = [f"  {one.synapse_id}: {one.text}" for one in failed[:3]]
+    is_refused = any(one.kind == REFUSED for one in failed)
+    hint = ["  some buckets answer so for blocks that are absent (403)"] if is_refused else []
+    return "\n".join([head, *lines, *hint])
 
 
 def _prepare(plan: Plan, p: Preprocess) -> Path | None:
@@ -311,7 +373,7 @@ def _prepare(plan: Plan, p: Preprocess) -> Path | None:
     if p.resume and not _listed_ids(p) & {pair.synapse_id for pair in plan.todo}:
         return None
     aside = files.move_aside(folder / "meta.csv")
-    for name in ("sections.csv", "run.json"):
+    for name in ("sections.csv", "sources.csv", "run.json"):
         files.remove(folder / name)
     return aside
 
@@ -322,23 +384,43 @@ def _tidy(folder: Path) -> None:
     record.tidy_done(folder)
 
 
-def _work(plan: Plan, p: Preprocess, show_progress: bool) -> Iterable[tuple[Pair, Entry | ChunkError]]:
-    where = (p.n_workers, p.scheduler)
+def _work(
+    plan: Plan, p: Preprocess | Extract, show_progress: bool
+) -> Iterable[tuple[Pair, Entry | ChunkError]]:
+    what = "Extracting" if isinstance(p, Extract) else "Preprocessing"
+    where = (what, show_progress, p.n_workers, p.scheduler)
     process, prepare = partial(_process, p=p), partial(_open, p=p)
-    return execution.attempt_all(process, plan.todo, "Preprocessing", show_progress, *where, prepare)
+    if p.volumes and p.scheduler:  # neighbours in one task, since workers share no memory
+        return _flat(execution.attempt_all(partial(_process_run, p=p), volumes.runs(plan.todo), *where))
+    todo = volumes.in_order(plan.todo) if p.volumes else plan.todo
+    return execution.attempt_all(process, todo, *where, prepare)
 
 
-def _open(pair: Pair, p: Preprocess) -> RawPair:
+def _process_run(pairs: Sequence[Pair], p: Preprocess | Extract) -> list[Entry | ChunkError]:
+    one = {"show": False, "n_workers": 1, "prepare": partial(_open, p=p)}
+    outcomes = dict(execution.attempt_all(partial(_process, p=p), pairs, "", **one))
+    return [outcomes[pair] for pair in pairs]
+
+
+def _flat(work: Iterable) -> Iterator[tuple[Pair, Entry | ChunkError]]:
+    for pairs, outcomes in work:
+        failed = isinstance(outcomes, ChunkError)
+        yield from zip(pairs, [outcomes] * len(pairs) if failed else outcomes, strict=True)
+
+
+def _open(pair: Pair, p: Preprocess | Extract) -> RawPair:
     """Open a pair when it begins to wait for a thread, and let the sections be fetched that will be kept."""
     raw = pair.open()
-    raw.fetch(_bounds(raw.shape, p))
+    if isinstance(p, Preprocess):
+        raw.fetch(_bounds(raw.shape, p))
     return raw
 
 
-def _process(raw: RawPair, p: Preprocess) -> Entry:
-    content = params.content(p)
+def _process(raw: RawPair, p: Preprocess | Extract) -> Entry:
     with raw:
-        return chunk.process(raw, p.proc_data_path, record.key_of(content), **content)
+        if isinstance(p, Extract):
+            return chunk.extract(raw, _extracted_paths(raw.synapse_id, p), _key(p))
+        return chunk.process(raw, p.proc_data_path, _key(p), **params.content(p))
 
 
 def _finish(
@@ -355,6 +437,8 @@ def _finish(
     meta = record.meta_table(entry.row for entry in entries.values())
     sections = record.sections_table({key: entry.sections for key, entry in entries.items()})
     tables = {"meta.csv": meta, "sections.csv": sections, "problems.csv": problems.table(found)}
+    if p.volumes:
+        tables["sources.csv"] = record.sources_table(entry.source for entry in entries.values())
     contents = {name: record.table_bytes(table) for name, table in tables.items()}
     kept, is_changed = record.save_tables(folder, contents, aside)
     counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
@@ -392,9 +476,16 @@ def _counts(plan: Plan, found: Iterable[Problem], n_failed_now: int) -> dict[str
     }
 
 
-def _inputs_hash(pairs: Sequence[Pair], p: Preprocess) -> str:
-    """SHA-256 over id, relative path and size of each file; the same where a data set was copied to."""
+def _inputs_hash(pairs: Sequence[Pair], p: Preprocess | Extract) -> str:
+    """SHA-256 over id, relative path and size of each file; the same where a data set was copied to.
+
+    Of chunks that are cut from volumes, over the id and what they are cut by.
+    """
     digest = hashlib.sha256()
+    if p.volumes:
+        lines = (f"{pair.synapse_id}\t{json.dumps(pair.state())}\n" for pair in pairs)
+        digest.update("".join(lines).encode())
+        return digest.hexdigest()
     for pair in pairs:
         for path, folder in ((pair.em_path, p.raw_em_data_path), (pair.mask_path, p.raw_mask_data_path)):
             size = (files.state(path) or [None])[0]
@@ -403,7 +494,7 @@ def _inputs_hash(pairs: Sequence[Pair], p: Preprocess) -> str:
     return digest.hexdigest()
 
 
-def _provenance(p: Preprocess, counts: dict[str, int], inputs_hash: str, started: str) -> dict:
+def _provenance(p: Preprocess | Extract, counts: dict[str, int], inputs_hash: str, started: str) -> dict:
     return {
         "parameters": asdict(p),
         **record.versions(),
@@ -423,6 +514,120 @@ def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:
     strangers = record.unlisted_arrays(folder, meta["filename"])
     n_files = counted(len(strangers), "array file")
     return [f"{n_files} not in meta.csv, kept: {listed(strangers, 10)}"] if strangers else []
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What `extract` did.
+
+    Parameters
+    ----------
+    sources : DataFrame
+        As in `sources.csv`.
+    problems : tuple of Problem
+        As in `problems.csv`.
+    counts : dict of str to int
+        As those of `Result`.
+    notes : tuple of str
+        Where the pairs are, and what a person should know besides.
+    """
+
+    sources: pd.DataFrame
+    problems: tuple[Problem, ...]
+    counts: dict[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reason by synapse id for each chunk that could not be cut."""
+        return {one.synapse_id: one.text for one in self.problems if one.severity == "error"}
+
+
+def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted:
+    """Write whole chunks that are cut from volumes as raw pairs: npy files in Fortran order.
+
+    Beside the EM files are `problems.csv`, `sources.csv` and `run.json`. A run that is stopped goes on, as
+    that of `run` does; when nothing is left to do, nothing is written.
+
+    Parameters
+    ----------
+    found : Pairing
+        Synapses of the table, see `synprep.pairing.find`.
+    p : Extract
+        Parameters.
+    show_progress : bool
+        Print a progress bar.
+
+    Returns
+    -------
+    Extracted
+        Tables, counts and notes.
+
+    Raises
+    ------
+    PairingError
+        If none of the ids of `synapse_ids_path` is in the table.
+    OutputError
+        If a folder holds npy files that extract has not made, or the output cannot be written.
+    LockedError
+        If another run is writing to the folder.
+    """
+    started, folder = record.now(), _folder(p)
+    pairs, wanted = _choose(found, p)
+    usable, refused = _usable(found, pairs)
+    _say_what_is_missing(found, wanted)
+    with record.locked(folder):
+        _refuse_foreign(p)
+        done = _done(usable, p) if p.resume else {}
+        todo = tuple(pair for pair in usable if pair.synapse_id not in done)
+        n_voxels = prod(todo[0].volumes.chunk_shape) if todo else 0
+        files.refuse_full_disk(folder, 2 * len(todo) * (128 + n_voxels))
+        plan = Plan(tuple(pairs), done, todo, tuple(refused), None)
+        if todo:
+            record.sign(folder)
+            _tidy(folder)
+        entries, failed = _do(plan, p, show_progress)
+        return _finish_extracting(plan, p, entries, failed, started)
+
+
+def _refuse_foreign(p: Extract) -> None:
+    """Refuse folders with arrays that are not of a run of extract; leave the mark of one."""
+    folder, mark = _folder(p), _folder(p) / record.HIDDEN / _EXTRACT_MARK
+    foreign = [path for one in (folder, Path(p.raw_mask_data_path)) for path in one.glob("*.npy")]
+    if foreign and not mark.exists():
+        raise OutputError(
+            f"{shown(foreign[0].parent)} holds npy files that extract has not made, such as "
+            f"{foreign[0].name}: set raw_em_data_path and raw_mask_data_path to other folders"
+        )
+    if not mark.exists():
+        mark.touch()
+
+
+def _extracted_paths(synapse_id: str, p: Extract) -> tuple[Path, Path]:
+    return (
+        Path(p.raw_em_data_path, f"{synapse_id}.npy"),
+        Path(p.raw_mask_data_path, f"{synapse_id}_mask.npy"),
+    )
+
+
+def _finish_extracting(
+    plan: Plan, p: Extract, entries: dict[str, Entry], failed: list[Problem], started: str
+) -> Extracted:
+    folder, found = _folder(p), _all_problems(plan, entries, failed)
+    sources = record.sources_table(entry.source for entry in entries.values())
+    tables = {"sources.csv": sources, "problems.csv": problems.table(found)}
+    contents = {name: record.table_bytes(table) for name, table in tables.items()}
+    changed, counts = record.differing(folder, contents), _counts(plan, found, len(failed))
+    for name in changed:
+        files.save_bytes(folder / name, contents[name])
+    is_idle = counts["done"] == 0 and not changed
+    if not is_idle:
+        _tidy(folder)
+        run_json = _provenance(p, counts, _inputs_hash(plan.pairs, p), started)
+        files.save_json(folder / "run.json", run_json)
+    where = f"{shown(p.raw_em_data_path)} and {shown(p.raw_mask_data_path)}"
+    notes = [_headline(entries, counts, is_idle), f"raw pairs are in {where}"]
+    return Extracted(sources, tuple(found), counts, (*notes, *problems.shared(found, len(entries))))
 
 
 def verify_arrays(p: Preprocess) -> dict[str, str]:

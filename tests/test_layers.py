@@ -13,20 +13,31 @@ PACKAGE = Path(synprep.__file__).resolve().parent
 NOTEBOOKS = sorted((PACKAGE.parent / "notebooks").glob("*.ipynb"))
 
 # Doors, by what they may import besides `_core`.
-FRONT = ("params", "pairing")
+FRONT = ("params", "volumes", "pairing")
 DOORS = {
     "params": (),
-    "pairing": ("params",),
+    "volumes": ("params",),
+    "pairing": ("params", "volumes"),
     **dict.fromkeys(("survey", "preprocess", "inspection", "merge", "fingerprint", "figures"), FRONT),
 }
 DOORS["demo"] = tuple(DOORS)
 
 # `_core`, from the lowest floor up: a module imports modules of lower floors.
 FLOORS = (
-    ("errors", "arrays", "paths"),
-    ("execution", "files", "kernels", "pair_checks", "problems", "synthetic"),
-    ("npy", "record"),
-    ("chunk", "verify"),
+    ("errors", "arrays", "grid", "kernels", "paths"),
+    (
+        "cut_kernels",
+        "execution",
+        "files",
+        "pair_checks",
+        "problems",
+        "stores",
+        "synthetic",
+        "text_table",
+        "volume_settings",
+    ),
+    ("layers", "npy", "record", "synapse_table", "synthetic_volumes"),
+    ("chunk", "cut", "preflight", "verify"),
 )
 
 

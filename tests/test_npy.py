@@ -123,6 +123,10 @@ def test_memory_is_fresh_unless_it_is_asked_to_be_reused(zeros):
     assert not np.shares_memory(mine[0], other)
 
 
+def test_memory_for_nothing_can_be_reused():
+    assert npy.reused("a use that no other test has")(0).size == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no hints about files")
 @pytest.mark.parametrize(("order", "first", "n_bytes"), [("C", 128, 8000), ("F", 128 + 8 * 400, 1200)])
 def test_what_is_read_next_is_announced(tmp_path, monkeypatch, order, first, n_bytes):

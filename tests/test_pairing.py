@@ -23,6 +23,7 @@ def find(tmp_path):
                 raw_mask_data_path=mask and str(tmp_path / mask),
                 em_filename_pattern=em_pattern,
                 mask_filename_pattern=mask_pattern,
+                volumes={},
             )
         )
 

@@ -1,5 +1,6 @@
 """One chunk, step by step: open a raw pair, keep the central sections, blank them, map the labels."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -7,9 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 
 from synprep._core import arrays, files, npy, problems, record
-from synprep._core.errors import ChunkError, printable
+from synprep._core.errors import ChunkError, listed, printable
 from synprep._core.npy import NpyFile
 from synprep._core.paths import shown
 from synprep._core.problems import Problem
@@ -49,6 +51,13 @@ class RawPair:
         self.em.fetch(*bounds)
         self.mask.fetch(*bounds)
 
+    def warnings(self) -> list[Problem]:
+        """What is to be said of what was read: nothing, of files."""
+        return []
+
+    def sources_row(self) -> None:
+        """Row of `sources.csv`: files have none."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -85,6 +94,11 @@ class Pair:
             stack.pop_all()
         return RawPair(self.synapse_id, em, mask)
 
+    @property
+    def name(self) -> str:
+        """What a person knows it by."""
+        return self.em_path.name
+
     def state(self) -> list[list[int] | None]:
         """State of both files now, see `files.state`."""
         return [files.state(self.em_path), files.state(self.mask_path)]
@@ -95,6 +109,84 @@ class Pair:
             printable(shown(path)) if path else "" for path in (self.em_path, self.mask_path)
         )
         return replace(problem, synapse_id=self.synapse_id, stage=stage, em_path=em_path, mask_path=mask_path)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What was found in the input folders, or in a synapse table.
+
+    Parameters
+    ----------
+    pairs : tuple of Pair
+        Sorted by synapse id as text.
+    em_only, mask_only : dict of str to Path
+        Files whose id has no partner, by synapse id.
+    claimed_twice : dict of str to list of Path
+        All files of one kind that claim the same id, by synapse id; such ids are not paired.
+    passed_over : tuple of Path
+        Files that are neither EM nor mask.
+    problems : tuple of Problem
+        Rows of a synapse table that cannot be used.
+    """
+
+    pairs: tuple[Pair, ...]
+    em_only: dict[str, Path]
+    mask_only: dict[str, Path]
+    claimed_twice: dict[str, list[Path]]
+    passed_over: tuple[Path, ...]
+    problems: tuple[Problem, ...] = ()
+
+    def as_table(self) -> pd.DataFrame:
+        """Counts and examples for a person to read: columns `count` and `examples` (file names)."""
+        twice = [path for paths in self.claimed_twice.values() for path in paths]
+        found = {
+            "paired": (len(self.pairs), [pair.name for pair in self.pairs]),
+            "EM without mask": (len(self.em_only), map(_name, self.em_only.values())),
+            "mask without EM": (len(self.mask_only), map(_name, self.mask_only.values())),
+            "ids claimed by several files": (len(self.claimed_twice), map(_name, twice)),
+            "files passed over": (len(self.passed_over), map(_name, self.passed_over)),
+        }
+        if self.problems:
+            ids = (one.synapse_id or one.detail for one in self.problems)
+            found["rows of the table that cannot be used"] = len(self.problems), ids
+        rows = [(what, n, listed(names, 3)) for what, (n, names) in found.items()]
+        return pd.DataFrame(rows, columns=["files", "count", "examples"]).set_index("files")
+
+    def all_ids(self) -> set[str]:
+        """Ids of all files, paired or not."""
+        paired = {pair.synapse_id for pair in self.pairs}
+        return paired | self.em_only.keys() | self.mask_only.keys() | self.claimed_twice.keys()
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+def sample(pairs: Sequence[Pair], n_rand_samples: int, seed: int = 0) -> list[Pair]:
+    """Draw chunks at random, without replacement.
+
+    Chunks are ordered by a SHA-256 hash of the seed and the synapse id: the same on every machine, and hardly
+    changed when chunks are added.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        All chunks.
+    n_rand_samples : int
+        How many to draw, at most all of them.
+    seed : int
+        Another seed gives another order.
+
+    Returns
+    -------
+    list of Pair
+        In the order of the draw: a smaller sample is the start of a larger one with the same seed.
+    """
+
+    def rank(pair: Pair) -> bytes:
+        return hashlib.sha256(f"{seed}:{pair.synapse_id}".encode()).digest()
+
+    return sorted(pairs, key=rank)[:n_rand_samples]
 
 
 @dataclass(frozen=True)
@@ -176,7 +268,7 @@ def process(
     kept = keep(raw, bounds, seg_mask_map, cutout_pixel_value, npy.reused("tensor"))
     sections = arrays.describe_sections(kept.moments, cutout_threshold)
     kept.tensor_cxyz[0][:, :, sections["is_blanked"]] = 0
-    warnings = list(label_warnings(raw, kept, seg_mask_map))
+    warnings = [*label_warnings(raw, kept, seg_mask_map), *raw.warnings()]
     if sections["is_blanked"].all():
         warnings.append(problems.warning("every section is blanked"))
     tensor_cxyz = kept.tensor_cxyz
@@ -186,7 +278,18 @@ def process(
     row = record.meta_row(raw.synapse_id, tensor_cxyz.shape, volumes, sections["is_blanked"].sum())
     path = Path(folder, row["filename"])
     files.save_array(path, tensor_cxyz)
-    return record.Entry(key, raw.state, files.state(path), row, sections, warnings)
+    output, source = files.state(path), raw.sources_row()
+    return record.Entry(key, raw.state, output, row, sections, warnings, source)
+
+
+def extract(raw: RawPair, paths: Sequence[Path], key: str) -> record.Entry:
+    """Write whole EM and mask of a pair as they are, in Fortran order, as npy files."""
+    for path, part in zip(paths, (raw.em, raw.mask), strict=True):
+        files.save_array(path, part.read(allocate=npy.reused("input")), is_fortran=True)
+    empty = {name: np.zeros(0, dtype) for name, dtype in list(record.SECTION_COLUMNS.items())[2:]}
+    row = {"synapse_id": raw.synapse_id, "filename": paths[0].name}
+    output, warnings = [*map(files.state, paths)], raw.warnings()
+    return record.Entry(key, raw.state, output, row, empty, warnings, raw.sources_row())
 
 
 def _kernels() -> ModuleType:

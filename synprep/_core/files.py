@@ -112,12 +112,13 @@ def save_bytes(path: str | os.PathLike, content: bytes) -> None:
         file.write(content)
 
 
-def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Write an array in npy format, in C order."""
-    array = np.ascontiguousarray(array)
+def save_array(path: str | os.PathLike, array: np.ndarray, is_fortran: bool = False) -> None:
+    """Write an array in npy format, in C order unless it is to be in Fortran order."""
+    array = np.asarray(array, order="F" if is_fortran else "C")
+    header = np.lib.format.header_data_from_array_1_0(array)
     with replacing(path) as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.data)  # np.save would hide why a disk refuses
+        np.lib.format.write_array_header_1_0(file, header | {"fortran_order": is_fortran})
+        file.write((array.T if is_fortran else array).data)  # np.save would hide why a disk refuses
 
 
 def save_json(path: str | os.PathLike, record: Mapping[str, Any]) -> None:

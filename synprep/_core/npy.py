@@ -41,7 +41,7 @@ def reused(use: str) -> Callable[[int], np.ndarray]:
     """
 
     def allocate(n_bytes: int) -> np.ndarray:
-        if getattr(_thread, use, np.empty(0)).nbytes < n_bytes:
+        if not hasattr(_thread, use) or getattr(_thread, use).nbytes < n_bytes:
             setattr(_thread, use, fresh(n_bytes))
         return getattr(_thread, use)[:n_bytes]
 

@@ -89,7 +89,8 @@ def grouped(problems: Iterable[Problem]) -> pd.DataFrame:
     """
     examples = defaultdict(list)
     for one in problems:
-        examples[one.severity, one.kind].append(one.file or one.synapse_id)
+        is_file = one.file.endswith(".npy") or not one.synapse_id
+        examples[one.severity, one.kind].append(one.file if is_file else one.synapse_id)
     ordered = sorted(examples.items(), key=lambda item: (SEVERITIES.index(item[0][0]), -len(item[1])))
     rows = [(kind, severity, len(names), listed(names, 3)) for (severity, kind), names in ordered]
     columns = ["problem", "severity", "chunks", "examples"]

@@ -49,6 +49,21 @@ SECTION_COLUMNS = {
     "std": "float64",
     "is_blanked": "bool",
 }
+SOURCES_COLUMNS = {
+    "synapse_id": "str",
+    "centre_x_nm": "float64",
+    "centre_y_nm": "float64",
+    "centre_z_nm": "float64",
+    "start_x": "int64",
+    "start_y": "int64",
+    "start_z": "int64",
+    "pre_id": "str",
+    "post_id": "str",
+    "cleft_id": "str",
+    "cleft_distance_nm": "float64",
+    "missing_blocks": "int64",
+    "outside_fraction": "float64",
+}
 HIDDEN = ".synprep"
 _RECORD, _LOCK, _OWNER = "record.jsonl", "lock", "owner.json"
 _RESULT_VERSION = 1  # counted up when the same input and parameters give another result
@@ -97,6 +112,12 @@ def sections_table(columns: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFram
         parts = [columns[synapse_id][name] for synapse_id in ids]
         values[name] = np.concatenate([np.zeros(0, dtype), *parts])
     return pd.DataFrame(values).astype(SECTION_COLUMNS)
+
+
+def sources_table(rows: Iterable[Mapping[str, str | int | float]]) -> pd.DataFrame:
+    """Table of what chunks were cut from, sorted by synapse id as text."""
+    rows = sorted(rows, key=lambda row: row["synapse_id"])
+    return pd.DataFrame(rows, columns=list(SOURCES_COLUMNS)).astype(SOURCES_COLUMNS)
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
@@ -267,6 +288,7 @@ class Entry:
     row: dict[str, str | float | int]  # of `meta.csv`
     sections: dict[str, np.ndarray]  # columns of `sections.csv`
     warnings: list[Problem]
+    source: dict[str, str | int | float] | None = None  # row of `sources.csv`, if it was cut from volumes
 
     @property
     def synapse_id(self) -> str:
@@ -341,6 +363,8 @@ def tidy_done(folder: str | os.PathLike) -> None:
 def _line(entry: Entry) -> bytes:
     warnings = [[one.kind, one.labels_found, one.detail] for one in entry.warnings]
     values = files.plain(vars(entry) | {"warnings": warnings})
+    if entry.source is None:
+        del values["source"]
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
 
