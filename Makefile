@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-NOTEBOOKS := inspect_raw cutout_histogram intensity_histogram section_variation preprocess inspect merge fingerprint
+NOTEBOOKS := inspect_raw cutout_histogram intensity_histogram section_variation preprocess extract inspect merge fingerprint
 INSTALLED := .venv/installed
 
 .PHONY: demo test format notebooks clean
@@ -18,12 +18,15 @@ demo: $(INSTALLED)
 	@$(call papermill,preprocess,ds2)
 	@$(call papermill,merge,merge)
 	@$(call papermill,fingerprint,merge)
+	@$(call papermill,extract,volumes)
+	@$(call papermill,preprocess,volumes)
 	@echo
 	@echo "All notebooks ran. Look at:"
 	@echo "  out/*.ipynb             the executed notebooks; open them with $(BIN)/jupyter lab out"
 	@echo "  data/demo/reports/      figures and numbers of the exploratory notebooks"
 	@echo "  data/demo/processed/    tensors, meta.csv and sections.csv"
 	@echo "  data/merged/meta.csv    two small data sets merged into one table"
+	@echo "  data/volumes/processed/ the same small data sets, cut from volumes"
 	@echo "  data/merged/reports/augmenter.yaml   what to configure training with"
 	@echo "Next: copy params/ds1.yaml, put your own folders into it, and pass it with -f."
 
