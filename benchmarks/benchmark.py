@@ -208,7 +208,7 @@ def compare_survey(folder: Path, n_chunks: int, n_rounds: int) -> dict[str, list
 
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 start = time.perf_counter()
 import numpy as np
 from synprep import pairing, params, preprocess
@@ -220,7 +220,8 @@ p = params.Preprocess(**json.loads(sys.argv[1]))
 ready = time.perf_counter()
 result = preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
 end = time.perf_counter()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+with open("/proc/self/status") as status:  # ru_maxrss would count what the parent had
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 print(json.dumps([ready - start, end - ready, peak, result.counts["done"]]))
 """
 
