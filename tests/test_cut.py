@@ -10,6 +10,7 @@ import numpy as np
 import plain_cut
 import pytest
 import write_volumes
+from conftest import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from write_volumes import EM_FORMATS, ID_FORMATS, write
@@ -21,7 +22,7 @@ from synprep._core.errors import ChunkError, ParameterError
 
 GRID = (8, 8, 40)
 PRE, POST, OTHER = 864691135000000437, 864691135000000456, 2**64 - 1  # the first two are one float
-MOUSE = Path("/work/shared/data/mouse_labels/labels_8_8_40.npz")
+MOUSE = PROJECT.parent / "shared" / "data" / "mouse_labels" / "labels_8_8_40.npz"
 SEG_MASK_MAP = {key: label for key, label in arrays.MASK_KEYS.items()}
 
 

@@ -4,17 +4,17 @@ import gzip
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import PROJECT
 
 from synprep._core import synapse_table, text_table
 from synprep._core.errors import TableError
 
 HEADER = "id,pre,post,centre"
 GOOD = '7,11,12,"[1, 2, 3]"'
-REAL = Path("/work/shared/data/synapse_table.csv")
+REAL = PROJECT.parent / "shared" / "data" / "synapse_table.csv"
 
 
 @pytest.fixture
