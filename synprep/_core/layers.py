@@ -166,6 +166,9 @@ def open_layer(
 
 def _opened(source: Source, scale: "_Scale", grid_nm: Sequence[float], cache_mb: int) -> Layer:
     _agree(source, scale)
+    if source.format == "precomputed" and (name := stores.packed_block(source, scale.name)):
+        remedy = "unpack them, with gunzip -r, or write them with compress=False"
+        raise source.error(f"its blocks are compressed files, such as {scale.name}/{name}: {remedy}")
     store = _turned(source, stores.open_array(source, scale.folder, cache_mb, **scale.options), scale.axes)
     read_metadata = partial(stores.read_json, source, scale.folder, source.metadata_name, cache_mb)
     place = scale.name, scale.voxel_size_nm, scale.offset_nm

@@ -4,6 +4,7 @@ tensorstore tells errors apart by the code in front of their text, such as "NOT_
 """
 
 import difflib
+import itertools
 import json
 import math
 import os
@@ -45,7 +46,6 @@ _REASONS = {
     **dict.fromkeys(("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"), "the store does not answer"),
 }
 _ABSENT = "NOT_FOUND: chunk "
-_AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 Triple = tuple[float, float, float]
 
@@ -154,9 +154,20 @@ def _s3_options() -> dict[str, Any]:
     if endpoint := environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"):
         region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
         options = {"endpoint": endpoint, "aws_region": region}
-    is_known = any(name in environment for name in _AWS_CREDENTIALS)
-    is_known |= Path("~/.aws/credentials").expanduser().exists()
-    return options if is_known else options | {"aws_credentials": {"type": "anonymous"}}
+    if "AWS_ACCESS_KEY_ID" in environment:
+        return options | {"aws_credentials": {"type": "environment"}}
+    has_profile = "AWS_PROFILE" in environment or Path("~/.aws/credentials").expanduser().exists()
+    return options | {"aws_credentials": {"type": "default" if has_profile else "anonymous"}}
+
+
+def packed_block(source: Source, folder: str) -> str:
+    """Name of a file that cloud-volume has compressed, which tensorstore would take for absent; or empty."""
+    place = _kvstore(source, folder)
+    if place["driver"] != "file" or not os.path.isdir(place["path"]):
+        return ""
+    with os.scandir(place["path"]) as entries:
+        names = [entry.name for entry in itertools.islice(entries, 10)]
+    return next((name for name in names if name.endswith((".gz", ".br"))), "")
 
 
 # What tensorstore answers
