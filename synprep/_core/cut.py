@@ -204,8 +204,8 @@ class Cut:
     def _mark(
         self, name: str, labels: Mapping[int, int], start: int, stop: int, mask_xyz: np.ndarray
     ) -> None:
-        for (low, high), ids_xyz, axes in self._ids(name, start, stop):
-            _kernels().mark(ids_xyz, axes, labels, mask_xyz[:, :, low - start : high - start])
+        for part, ids_xyz, axes in self._ids(name, start, stop):
+            _kernels().mark(ids_xyz, axes, labels, mask_xyz[part])
 
     def _nearest_cleft(self, start: int, stop: int) -> _Cleft:
         """Find the cleft; beyond some sections only if none in them is nearer than their edge."""
@@ -219,11 +219,12 @@ class Cut:
 
     def _nearest(self, start: int, stop: int) -> tuple[float, tuple[int, int, int], int] | None:
         """Squared distance, voxel and id of the nearest cleft in some sections."""
-        nearest = []
-        for (low, high), ids_xyz, axes in self._ids("cleft", start, stop):
-            if found := _kernels().nearest(ids_xyz, axes, self._squares(low, high)):
-                square, (x, y, z), cleft_id = found
-                nearest.append((square, (x, y, z + low), cleft_id))
+        squares, nearest = self._squares(start, stop), []
+        for part, ids_xyz, axes in self._ids("cleft", start, stop):
+            there = [axis[inside] for axis, inside in zip(squares, part, strict=True)]
+            if found := _kernels().nearest(ids_xyz, axes, there):
+                voxel = tuple(inside.start + k for inside, k in zip(part, found[1], strict=True))
+                nearest.append((found[0], voxel, found[2]))
         return min(nearest, default=None)
 
     def _contact(self) -> _Cleft:
@@ -242,12 +243,14 @@ class Cut:
     # Parts of volumes
 
     def _ids(self, name: str, start: int, stop: int) -> Iterator[tuple]:
-        """Read ids part by part: sections, ids, and by axis where in them each grid voxel is, -1 for none."""
+        """Read ids part by part: the part of the sections that they cover, ids, where each grid voxel is."""
         for low, high in self._slabs(self._layers[name], start, stop):
             weights = self._weights(self._layers[name], low, high, grid.sampled, grid.sampled)
             ids_xyz = self._read(name, weights, (start, stop), npy.reused("volume"))
-            axes = [np.where(axis.is_inside, axis.first - axis.bounds[0], -1) for axis in weights]
-            yield (low, high), ids_xyz, axes
+            if ids_xyz.size:
+                x, y, z = (axis.inside for axis in weights)
+                axes = [axis.first[axis.inside] - axis.bounds[0] for axis in weights]
+                yield (x, y, slice(z.start + low - start, z.stop + low - start)), ids_xyz, axes
 
     def _slabs(self, layer: Layer, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Split sections so that the volume's voxels do not take too much memory."""

@@ -27,7 +27,7 @@ def mark(
 ) -> None:
     """Write into a mask, uint8, the labels of one or two ids, ``{id: label}``, where these are.
 
-    `axes` has by axis, x, y and z, the voxel of the ids for each voxel of the mask, (n,) int64, -1 for none.
+    `axes` has by axis, x, y and z, the voxel of the ids for each voxel of the mask, (n,) int64.
     """
     (id_1, label_1), *_, (id_2, label_2) = [*labels.items(), *labels.items()]
     ids_xyz = _unsigned(ids_xyz)
@@ -104,18 +104,14 @@ def _resample(source, first_a, weights_a, first_b, weights_b, first_c, weights_c
 
 @numba.njit(nogil=True, cache=True)
 def _mark(ids, axis_a, axis_b, axis_c, id_1, id_2, label_1, label_2, out):
+    row = np.empty(axis_c.size, np.uint64)
     for a in range(axis_a.size):
         for b in range(axis_b.size):
-            if axis_a[a] < 0 or axis_b[b] < 0:
-                continue
-            row = ids[axis_a[a], axis_b[b]]
-            for c in range(axis_c.size):
-                if axis_c[c] >= 0:
-                    found = np.uint64(row[axis_c[c]])
-                    if found == id_1:
-                        out[a, b, c] = label_1
-                    elif found == id_2:
-                        out[a, b, c] = label_2
+            line, labels = ids[axis_a[a], axis_b[b]], out[a, b]
+            for c in range(row.size):
+                row[c] = line[axis_c[c]]
+            for c in range(row.size):  # without branches, since ids change as they like
+                labels[c] = label_1 if row[c] == id_1 else (label_2 if row[c] == id_2 else labels[c])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -124,12 +120,12 @@ def _nearest(ids, axis_a, axis_b, axis_c, squares_a, squares_b, squares_c, ranks
     for a in range(axis_a.size):
         for b in range(axis_b.size):
             so_far = squares_a[a] + squares_b[b]
-            if axis_a[a] < 0 or axis_b[b] < 0 or so_far > best:
+            if so_far > best:
                 continue
             row = ids[axis_a[a], axis_b[b]]
             for c in range(axis_c.size):
                 square = so_far + squares_c[c]
-                if axis_c[c] >= 0 and square <= best and row[axis_c[c]] != 0:
+                if row[axis_c[c]] != 0 and square <= best:
                     rank = a * ranks[0] + b * ranks[1] + c * ranks[2]
                     if square < best or rank < best_rank:
                         best, best_rank, best_id = square, rank, np.uint64(row[axis_c[c]])

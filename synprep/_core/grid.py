@@ -41,6 +41,12 @@ class Weights:
         return self.weights.any(axis=1)
 
     @property
+    def inside(self) -> slice:
+        """Grid voxels whose centre lies in the volume."""
+        inside = np.flatnonzero(self.is_inside)
+        return slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
+
+    @property
     def bounds(self) -> tuple[int, int]:
         """Voxels of the volume that are needed; empty if all grid voxels lie outside."""
         counts = self.weights > 0
