@@ -4,12 +4,15 @@
 """
 
 import base64
+import html
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -29,6 +32,7 @@ __all__ = [
     "browse",
     "check_raw",
     "choose",
+    "links",
     "load",
     "load_raw",
     "load_synapses",
@@ -43,6 +47,7 @@ __all__ = [
 _FAR_OUT = 3.0
 _MANY_BLANKED = 0.25  # of the sections of a chunk
 _BLANKED = "blanked sections"
+_NEUROGLANCER = "https://neuroglancer-demo.appspot.com/#!"
 
 
 def choose(data: Dataset, p: Inspect) -> pd.DataFrame:
@@ -174,6 +179,65 @@ def check_raw(synapses: Iterable[Synapse], p: InspectRaw) -> tuple[pd.DataFrame,
         found = pair_checks.warnings(measures, p.axial_to_sagittal_spacing)
         warnings += [f"{one.synapse_id}: {warning}" for warning in found]
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("synapse_id"), warnings
+
+
+def links(data: Dataset, synapse_ids: Iterable[str]) -> "_Links | None":
+    """Links to Neuroglancer, for chunks that were cut from volumes with a public address.
+
+    Parameters
+    ----------
+    data : Dataset
+        Its run must have had `volumes`, and `sources.csv` is beside its table.
+    synapse_ids : iterable of str
+        Synapses to link to.
+
+    Returns
+    -------
+    object or None
+        For the end of a cell: one link per synapse, to its centre, with both neurons and the cleft selected.
+        None where the volumes are on a disk, or chunks are files.
+    """
+    volumes = data.parameters.get("volumes") or {}
+    layers = {name: volumes.get(name) for name in ("em", "segmentation", "cleft")}
+    addresses = {name: one["path"] if isinstance(one, Mapping) else one for name, one in layers.items()}
+    public = {name: one for name, one in addresses.items() if one and one.count("://") == 2}
+    path = data.folder / "sources.csv"
+    if "em" not in public or not path.exists():
+        return None
+    rows = record.read_table(path).set_index("synapse_id")
+    wanted = [synapse_id for synapse_id in synapse_ids if synapse_id in rows.index]
+    return _Links({one: _NEUROGLANCER + quote(json.dumps(_view(rows.loc[one], public))) for one in wanted})
+
+
+def _view(row: pd.Series, public: Mapping[str, str]) -> dict[str, Any]:
+    """State of Neuroglancer: where to look, in nm, and what is selected in which volume."""
+    segments = {"segmentation": [row["pre_id"], row["post_id"]], "cleft": [row["cleft_id"]]}
+    return {
+        "dimensions": {axis: [1e-9, "m"] for axis in "xyz"},
+        "position": [float(row[f"centre_{axis}_nm"]) for axis in "xyz"],
+        "crossSectionScale": 8,
+        "layers": [
+            {"type": "image", "name": name, "source": source}
+            if name == "em"
+            else {"type": "segmentation", "name": name, "source": source, "segments": segments[name]}
+            for name, source in public.items()
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class _Links:
+    """What `links` shows."""
+
+    urls: dict[str, str]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{synapse_id}: {url}" for synapse_id, url in self.urls.items())
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows."""
+        items = self.urls.items()
+        return "<br>".join(f'<a href="{url}" target="_blank">{html.escape(one)}</a>' for one, url in items)
 
 
 def quantities(data: Dataset) -> pd.DataFrame:

@@ -2,10 +2,12 @@
 
 import base64
 import io
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import matplotlib.image
 import numpy as np
@@ -254,3 +256,35 @@ def test_the_browser_is_a_picture_where_nothing_is_interactive(browsed):
     bundle = browser._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"]) == browser.picture.value
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+PUBLIC = {
+    "em": "precomputed://gs://bucket/em",
+    "segmentation": {"path": "zarr://https://host/neurons", "voxel_size_nm": [8, 8, 40]},
+    "cleft": "contact",
+}
+SOURCE = {"synapse_id": "a", "pre_id": "864691135341198293", "post_id": "2", "cleft_id": "contact"}
+SOURCE |= {f"centre_{axis}_nm": number for axis, number in zip("xyz", ("1.5", "2", "3"), strict=True)}
+
+
+def test_public_volumes_are_linked_to(tmp_path):
+    data = replace(DATA, folder=tmp_path, parameters={**DATA.parameters, "volumes": PUBLIC})
+    assert inspection.links(data, ["a"]) is None  # no sources.csv
+    record.save_table(tmp_path / "sources.csv", pd.DataFrame([SOURCE]))
+    links = inspection.links(data, ["b", "a"])
+    assert list(links.urls) == ["a"]
+    state = json.loads(unquote(links.urls["a"].split("#!")[1]))
+    assert state["position"] == [1.5, 2, 3]
+    em, neurons = state["layers"]
+    assert (em["source"], neurons["source"]) == (PUBLIC["em"], "zarr://https://host/neurons")
+    assert neurons["segments"] == ["864691135341198293", "2"]
+    assert links._repr_html_().startswith(f'<a href="{links.urls["a"]}"')
+    assert repr(links) == f"a: {links.urls['a']}"
+
+
+@pytest.mark.parametrize("em", ["precomputed://data/volumes/em", None])
+def test_volumes_on_a_disk_are_not(tmp_path, em):
+    record.save_table(tmp_path / "sources.csv", pd.DataFrame([SOURCE]))
+    volumes = {**PUBLIC, "em": em} if em else {}
+    data = replace(DATA, folder=tmp_path, parameters={**DATA.parameters, "volumes": volumes})
+    assert inspection.links(data, ["a"]) is None
