@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import NOTEBOOKS, PROJECT
 
-from synprep import params
+from synprep import demo, params
 
 RECORDS = {
     "cutout_histogram": params.CutoutHistogram,
@@ -109,11 +109,7 @@ def test_papermill_can_read_all_parameters(notebook):
 def test_yaml_files_hold_known_parameters_of_the_right_type(path):
     values = yaml.safe_load(path.read_text("utf-8"))
     for record in params.RECORDS:
-        params.from_mapping(
-            record,
-            values,
-            [*_input_paths(values), "data/demo/em", "data/demo/mask", *params.Merge().meta_list],
-        )
+        params.from_mapping(record, values, [*_input_paths(values), *demo.PATHS])
 
 
 def _input_paths(values):
