@@ -173,8 +173,9 @@ def _opened(source: Source, scale: "_Scale", grid_nm: Sequence[float], cache_mb:
     read_metadata = partial(stores.read_json, source, scale.folder, source.metadata_name, cache_mb)
     place = scale.name, scale.voxel_size_nm, scale.offset_nm
     said = [source.shown, *place, scale.axes, scale.metadata or read_metadata()]
-    order = store.chunk_layout.inner_order
-    is_coarse = grid.coarseness(scale.voxel_size_nm, grid_nm) > 1
+    order, warning = store.chunk_layout.inner_order, ""
+    if grid.coarseness(scale.voxel_size_nm, grid_nm) > 1:
+        warning = f"its voxels, {_shown(scale.voxel_size_nm)} nm, are coarser than those of the chunks"
     return Layer(
         source.path,
         *place,
@@ -183,9 +184,7 @@ def _opened(source: Source, scale: "_Scale", grid_nm: Sequence[float], cache_mb:
         dtype=store.dtype.numpy_dtype,
         is_fortran=order.index(0) > order.index(2),
         identity=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16],
-        warning=f"its voxels, {_shown(scale.voxel_size_nm)} nm, are coarser than the chunks'"
-        if is_coarse
-        else "",
+        warning=warning,
         _store=store,
         _source=source,
         _is_there=lambda: read_metadata() is not None,
