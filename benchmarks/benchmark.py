@@ -1,7 +1,7 @@
 """Compare synprep with the seed's algorithm and with the floor of plain reading and writing, in one run.
 
 Run it from the project's root, `python benchmarks/benchmark.py`; it makes its own data in a temporary folder
-(`--folder` to choose the disk), needs about 3 GB there, and prints the tables of the README.
+(`--folder` to choose the disk), needs about 3 GB there, and prints the tables of docs/speed.md.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Write the pictures of the README: the largest figure of each notebook, from its stored outputs."""
+"""Write the pictures of the docs: the largest figure of each notebook, from its stored outputs."""
 
 import base64
 from pathlib import Path

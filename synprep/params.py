@@ -1,7 +1,7 @@
 """The parameters of each notebook: records that check themselves, and paths relative to the project's root.
 
 One record class per notebook. A parameter is declared once, in the type of its field; the check, the absolute
-paths, the key by which runs resume and the README's table follow from that. All parameters of one name mean
+paths, the key by which runs resume and the docs' table follow from that. All parameters of one name mean
 the same in every notebook, so that one YAML file per data set serves them all.
 """
 
@@ -524,7 +524,7 @@ def content(record: Record) -> dict[str, object]:
 
 
 def documentation() -> str:
-    """Table of all parameters, for the README.
+    """Table of all parameters, for `docs/parameters.md`.
 
     Returns
     -------

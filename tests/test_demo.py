@@ -79,12 +79,12 @@ def test_the_readme_shows_the_numbers_of_the_demonstration_data(project, capsys)
     demo.make_missing(p)
     data = record.load(p.proc_data_path)
     found, _ = fingerprint.run(data, p)
-    readme = (PROJECT / "README.md").read_text("utf-8")
+    page = (PROJECT / "docs/training.md").read_text("utf-8")
     for key, value in yaml.safe_load(fingerprint.configuration(found)).items():
-        assert f"\n{key}: {value} " in readme
+        assert f"\n{key}: {value} " in page
     for value in found["numbers"]["intensity"]["intensity_mean"]["interval"]:
-        assert f"{value:.4f}" in readme
-    assert f"\n{verdict(check(data), data)}\n" in readme
+        assert f"{value:.4f}" in page
+    assert f"\n{verdict(check(data), data)}\n" in page
 
 
 def test_other_folders_are_left_alone(project, capsys):

@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from conftest import NOTEBOOKS, PROJECT
@@ -152,18 +154,15 @@ def test_what_runs_write_is_ignored_by_git():
     assert subprocess.run(["git", "check-ignore", *kept], cwd=PROJECT, capture_output=True).returncode == 1
 
 
-def test_the_readme_has_the_table_of_parameters_that_the_records_give():
-    readme = (PROJECT / "README.md").read_text("utf-8")
-    (table,) = re.findall("<!-- parameters: .*-->\n\n((?:[|].*\n)*)\n<!-- end of parameters -->", readme)
+def test_the_docs_have_the_table_of_parameters_that_the_records_give():
+    page = (PROJECT / "docs" / "parameters.md").read_text("utf-8")
+    (table,) = re.findall("<!-- parameters: .*-->\n\n((?:[|].*\n)*)\n<!-- end of parameters -->", page)
     assert table == params.documentation() + "\n", "renew it as CONTRIBUTING.md says"
     assert all(re.fullmatch(r"[|]( [^|]+ [|]){3}", row) for row in table.splitlines()[2:])
 
 
-def test_the_readme_names_every_parameter_and_notebook():
+def test_the_readme_names_every_notebook():
     readme = (PROJECT / "README.md").read_text("utf-8")
-    for record in params.RECORDS:
-        for name in get_type_hints(record):
-            assert f"`{name}`" in readme, name
     for path in NOTEBOOKS:
         assert f"notebooks/{path.name}" in readme
 
@@ -173,3 +172,41 @@ def test_the_version_is_in_the_changelog():
         [sys.executable, "-c", "import synprep; print(synprep.__version__)"], capture_output=True, text=True
     )
     assert f"## {version.stdout.strip()}" in (PROJECT / "CHANGELOG.md").read_text("utf-8")
+
+
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert links or page.name not in ("README.md", "notebooks.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_show_what_happens_and_keep_each_others_outputs(page):
+    for block in re.findall("```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        commands = [line.split() for line in block.splitlines() if "papermill notebooks/" in line]
+        outputs = [command[command.index("papermill") + 2] for command in commands]
+        assert len({*outputs}) == len(outputs), block
+        assert all("--log-output" in command for command in commands), block
+
+
+def test_a_model_reads_what_preprocess_writes(tmp_path, monkeypatch):
+    """The README's data set class, with stand-ins for what it takes of PyTorch."""
+    data = SimpleNamespace(Dataset=object)
+    torch = SimpleNamespace(utils=SimpleNamespace(data=data), from_numpy=lambda array: array)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    (code,) = re.findall("```python\n(.*?)```", (PROJECT / "README.md").read_text("utf-8"), re.DOTALL)
+    names = {}
+    exec(code, names)
+    tensor_cxyz = np.arange(2 * 3 * 3 * 2, dtype=np.uint8).reshape(2, 3, 3, 2)
+    np.save(tmp_path / "007__2_3_3_2.npy", tensor_cxyz)
+    (tmp_path / "meta.csv").write_text("synapse_id,filename\n007,007__2_3_3_2.npy\n")
+    synapses = names["Synapses"](str(tmp_path))
+    assert len(synapses) == 1
+    em, mask, synapse_id = synapses[0]
+    assert synapse_id == "007"
+    np.testing.assert_array_equal(em, tensor_cxyz[0] / 255)
+    np.testing.assert_array_equal(mask, tensor_cxyz[1])
