@@ -133,6 +133,7 @@ _Spacing = Annotated[
     _Facts(_POSITIVE, decides=True),
 ]
 _MaxChunks = Annotated[int, "process the first few only, as a trial", _Facts(empty="all")]
+_Dark = Annotated[bool, "true: figures have light lines on black", _Facts()]
 _Resume = Annotated[
     bool,
     "chunks that are finished and unchanged are not done again; false: all are, and a table of "
@@ -179,6 +180,7 @@ class Chunks:
     ] = 0
     n_workers: _NWorkers = 0
     scheduler: _Scheduler = ""
+    dark: _Dark = False
 
     def __post_init__(self):
         _settle(self)
@@ -218,8 +220,10 @@ class SectionVariation(Survey):
         int, "its section (z index); the next one is compared with it", _Facts(_NOT_NEGATIVE)
     ] = 13
     intensity_slope: Annotated[
-        float, "the next section is shown as clip(slope x + intercept, 0, 255)", _Facts(_POSITIVE)
-    ] = 1.01
+        float,
+        "the next section is shown as clip(slope x + intercept, 0, 255)",
+        _Facts(empty="the ratio of the two sections' means"),
+    ] = 0.0
     intensity_intercept: Annotated[float, "intercept of the same, in grey levels (0 to 255)", _Facts()] = 0.0
 
 
@@ -303,6 +307,7 @@ class Extract:
     max_failures: _MaxFailures = 0
     n_workers: _NWorkers = 0
     scheduler: _Scheduler = ""
+    dark: _Dark = False
 
     def __post_init__(self):
         _settle(self)
@@ -323,6 +328,7 @@ class Inspect:
     synapse_ids_path: _SynapseIdsPath = ""
     seed: _Seed = 0
     report_path: _ReportPath = "data/demo/reports"
+    dark: _Dark = False
 
     def __post_init__(self):
         _settle(self)
@@ -363,6 +369,7 @@ class Fingerprint:
     seed: _Seed = 0
     n_workers: _NWorkers = 0
     scheduler: _Scheduler = ""
+    dark: _Dark = False
 
     def __post_init__(self):
         _settle(self)
@@ -534,7 +541,7 @@ def documentation() -> str:
     defaults, meanings = {}, {}
     for f in [f for record_type in RECORDS for f in fields(record_type)]:
         hint, meaning, facts = get_args(f.type)
-        zero = "0" if hint is int else "empty"
+        zero = "0" if hint in (int, float) else "empty"
         default = f.default if f.default_factory is MISSING else f.default_factory()
         text = default if isinstance(default, str) else json.dumps(default)
         meaning += f"; {zero}: {facts.empty}" if facts.empty else ""
@@ -582,7 +589,7 @@ def _value_problem(value: Any, hint: type | GenericAlias, facts: _Facts) -> str:
         return problem
     if value == "" and not facts.empty:
         return "must not be empty"
-    if facts.empty and hint is int and value < 0:
+    if facts.empty and hint in (int, float) and value < 0:
         return f"must be 0 ({facts.empty}) or more, not {value}"
     return "" if accepts(value) else f"{rule}, not {value!r}"
 

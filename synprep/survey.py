@@ -375,20 +375,32 @@ def example_table(surveyed: Surveyed, p: SectionVariation) -> tuple[pd.DataFrame
     -------
     counts : DataFrame
         Index: intensity 0 to 255; one column of pixel counts each for the section, the next section, and the
-        next section after ``clip(slope * intensity + intercept, 0, 255)``.
+        next section after ``clip(slope * intensity + intercept, 0, 255)``. Without a slope it is the ratio of
+        the means of both sections, and its name says so.
     numbers : DataFrame
         Mean and standard deviation of the imaged pixels of the three.
     """
     histograms = arrays.imaged(surveyed.example, p.cutout_pixel_value)
     section, following = histograms[p.section_index], histograms[p.section_index + 1]
     names = [f"section {p.section_index}", f"section {p.section_index + 1}"]
-    names.append(f"{names[1]}, transformed")
-    transformed = np.clip(p.intensity_slope * arrays.INTENSITIES + p.intensity_intercept, 0.0, 255.0)
-    columns = [section, following, _transformed(following, p.intensity_slope, p.intensity_intercept)]
     moments = [arrays.mean_and_std(counts) for counts in (section, following)]
+    slope, how = _slope(p.intensity_slope, moments[0][0], moments[1][0])
+    intercept = p.intensity_intercept
+    names.append(f"{names[1]}, {how}")
+    transformed = np.clip(slope * arrays.INTENSITIES + intercept, 0.0, 255.0)
+    columns = [section, following, _transformed(following, slope, intercept)]
     moments.append(arrays.mean_and_std(following, transformed))
     counts = pd.DataFrame(dict(zip(names, columns, strict=True))).rename_axis("intensity")
     return counts, pd.DataFrame(moments, index=names, columns=["mean", "std"]).astype(float)
+
+
+def _slope(wanted: float, mean: float, next_mean: float) -> tuple[float, str]:
+    """Slope that is wanted, or else that the means suggest, and what it makes of the next section."""
+    if wanted:
+        return wanted, "transformed"
+    if not (mean > 0 and next_mean > 0):
+        return 1.0, "slope 1: one has no imaged pixels"
+    return float(mean / next_mean), f"times the ratio of means, {mean / next_mean:.4f}"
 
 
 def _transformed(counts: np.ndarray, slope: float, intercept: float) -> np.ndarray:

@@ -90,7 +90,8 @@ def test_bad_value(name, value, message):
         (params.SectionVariation, "section_index", -1),
         (params.SectionVariation, "example_synapse_id", 83),  # YAML's octal 0123
         (params.SectionVariation, "intensity_slope", float("inf")),
-        (params.SectionVariation, "intensity_slope", 0),
+        (params.SectionVariation, "intensity_slope", -1),
+        (params.Inspect, "dark", 1),
         (params.Fingerprint, "proc_data_path", ""),
         (params.Fingerprint, "n_workers", -1),
         (params.Fingerprint, "seed", 0.5),
@@ -235,6 +236,7 @@ CHANGED = {
     "resume": False,
     "verify": True,
     "max_failures": 1,
+    "dark": True,
 }
 
 
@@ -275,6 +277,8 @@ def test_documentation_has_a_row_for_each_name_with_what_every_record_says():
     rows = dict(row[2:-2].split(" | ", 1) for row in params.documentation().splitlines()[2:])
     assert {*rows} == {f"`{f.name}`" for record_type in params.RECORDS for f in fields(record_type)}
     assert rows["`max_chunks`"] == "`0` | process the first few only, as a trial; 0: all"
+    assert rows["`intensity_slope`"].startswith("`0.0` | ")
+    assert rows["`intensity_slope`"].endswith("; 0: the ratio of the two sections' means")
     assert rows["`synapse_ids_path`"].startswith("empty | ")
     assert rows["`synapse_ids_path`"].endswith("; empty: all")
     assert rows["`resume`"].startswith("`true` | ")

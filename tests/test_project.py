@@ -93,6 +93,12 @@ def test_parameters_cell_agrees_with_the_record(notebook):
     assert record(**{name: namespace[name] for name in get_type_hints(record)}) == record()
 
 
+def test_figures_are_dark_where_that_is_asked_for(notebook):
+    sources = "\n".join(cell.source for cell in cells(notebook, "code"))
+    expected = [] if notebook.stem == "merge" else ["figures.use_style(p.dark)"]
+    assert [line for line in sources.splitlines() if "use_style(p." in line] == expected
+
+
 def _hint_text(hint):
     return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
 

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,6 +161,20 @@ class TestExample:
         assert counts.loc[100].tolist() == [4, 0, 4]
         assert counts.loc[200].tolist() == [0, 4, 0]
         assert numbers["mean"].tolist() == [100.0, 200.0, 100.0]
+
+    @pytest.mark.parametrize(
+        ("values", "mean", "how"),
+        [
+            (({90: 2}, {100: 2}), 90.0, "times the ratio of means, 0.9000"),
+            (({90: 2}, {0: 2}), math.nan, "slope 1: one has no imaged pixels"),
+            (({0: 2}, {100: 2}), 100.0, "slope 1: one has no imaged pixels"),
+        ],
+    )
+    def test_the_slope_is_the_ratio_of_means(self, values, mean, how):
+        surveyed = survey.Surveyed((), pd.DataFrame(), None, None, np.stack([*map(counts_of, values)]), {})
+        counts, numbers = survey.example_table(surveyed, SectionVariation(section_index=0))
+        assert numbers.index[2] == counts.columns[2] == f"section 1, {how}"
+        assert numbers["mean"].iloc[2] == pytest.approx(mean, nan_ok=True)
 
 
 @pytest.mark.parametrize(
