@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from synprep._core import arrays, files
 from synprep._core.arrays import Synapse
-from synprep._core.errors import counted, listed
+from synprep._core.errors import counted, listed, printable
 
 # Colours that people with colour vision deficiency can tell apart (M. Okabe and K. Ito, Color Universal
 # Design, 2008), the same in all pictures.
@@ -125,7 +125,7 @@ def section_strip(axes: Sequence[Axes], strip: pd.DataFrame) -> Sequence[Axes]:
     for ax, one in zip(axes, strip.itertuples(), strict=False):
         ax.imshow(one.em.T, vmin=0, vmax=255)
         name, colour = ("blanked", _OTHER) if one.is_blanked else ("kept", _DATA)
-        title = f"{one.cutout_fraction:.3%} {name}\n{one.synapse_id}, z = {one.z}"
+        title = f"{one.cutout_fraction:.3%} {name}\n{_literal(one.synapse_id)}, z = {one.z}"
         ax.set_title(title, fontsize=12, color=colour)
     return axes
 
@@ -191,7 +191,7 @@ def example_histograms(ax: Axes, counts: pd.DataFrame, synapse_id: str) -> Axes:
         by_four = column.to_numpy().reshape(64, 4).sum(axis=1)  # single grey levels are often unused
         ax.plot(counts.index[::4] + 1.5, by_four / max(1, by_four.sum()), label=name, **style)
     ax.set_ylim(0)
-    title = f"Two sections of chunk {synapse_id}"
+    title = f"Two sections of chunk {_literal(synapse_id)}"
     return _finish_shares(ax, title, "Share of imaged pixels\nper 4 grey levels")
 
 
@@ -201,7 +201,7 @@ def mean_along_z(ax: Axes, sections: pd.DataFrame, n_chunks: int = 5) -> Axes:
     shown = list(sections.groupby("synapse_id", sort=False))[:n_chunks]
     for number, (synapse_id, rows) in enumerate(shown):
         colour, is_blanked_z = f"C{number}", rows["is_blanked"].to_numpy()
-        ax.plot(np.where(is_blanked_z, np.nan, rows["mean"]), color=colour, label=synapse_id)
+        ax.plot(np.where(is_blanked_z, np.nan, rows["mean"]), color=colour, label=_literal(synapse_id))
         blanked = np.flatnonzero(is_blanked_z)
         height = np.full(len(blanked), 0.03 + 0.04 * number)  # a row of marks for each chunk
         ax.plot(blanked, height, color=colour, transform=ax.get_xaxis_transform(), **mark)
@@ -291,7 +291,7 @@ def synapse(ax: Axes, one: Synapse) -> Axes:
     _scale_bar(ax, width, height)
     ax.set(xlim=(0, width + gap + depth), ylim=(height + gap + depth, 0), aspect="equal")
     ax.set_axis_off()
-    ax.set_title("\n".join(one.caption), loc="left", fontsize=12)
+    ax.set_title("\n".join(map(_literal, one.caption)), loc="left", fontsize=12)
     return ax
 
 
@@ -324,7 +324,7 @@ def distribution(ax: Axes, values: pd.Series, unusual: pd.DataFrame) -> Axes:
     bins = np.arange(top + 2) - 0.5 if is_count else np.histogram_bin_edges(values, "auto", (0, top))
     ax.hist(values, bins, color=_DATA, edgecolor=plt.rcParams["axes.facecolor"])
     for why, rows in unusual[unusual["quantity"] == values.name].groupby("why", sort=False):
-        label = f"{why}: {listed(rows['synapse_id'], 3)}"
+        label = f"{why}: {_literal(listed(rows['synapse_id'], 3))}"
         ax.plot(rows["value"], np.zeros(len(rows)), "^", color=_OTHER, clip_on=False, label=label)
     if ax.get_legend_handles_labels()[0]:
         ax.set_ylim(top=1.3 * ax.get_ylim()[1])  # room for the legend
@@ -336,6 +336,12 @@ def distribution(ax: Axes, values: pd.Series, unusual: pd.DataFrame) -> Axes:
     title = f"{name.split(' (')[0]}, {counted(len(values), 'synapse')}"
     ax.set(title=title, xlabel=name, ylabel="Number of synapses")
     return ax
+
+
+def _literal(text: str) -> str:
+    """Text from data, drawn as it is: no mathematics for its $, and in a legend whatever it begins with."""
+    blank = " " if text.startswith("_") else ""
+    return blank + printable(text).replace("$", r"\$")
 
 
 def _over(n: int, noun: str, report: Mapping[str, Any]) -> str:

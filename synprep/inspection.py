@@ -320,18 +320,19 @@ def browse(
     at = ipywidgets.IntSlider(description="section z", layout={"width": "500px"})
     outlines = ipywidgets.Checkbox(value=True, description="outlines")
     picture = ipywidgets.Image(layout={"align_self": "flex-start", "max_width": "100%"})
-    message = ipywidgets.Label()
+    message = ipywidgets.HTML()  # a Label would show mathematics
 
     def show(*_) -> None:
         try:
             one = load_one(chosen.value)
         except ChunkError as error:
-            picture.value, message.value = b"", str(error)
+            picture.value, message.value = b"", html.escape(str(error))
             return
         at.max = one.em_xyz.shape[2] - 1
         picture.value = draw_png(one, at.value, outlines.value)
         is_blanked = not one.em_xyz[:, :, at.value].any()
-        message.value = "; ".join([*one.caption, *(["this section is blanked"] if is_blanked else [])])
+        said = [*one.caption, *(["this section is blanked"] if is_blanked else [])]
+        message.value = html.escape("; ".join(said))
 
     def go_to_cleft(*_) -> None:
         show()

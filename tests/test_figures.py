@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.cbook import is_math_text
+from matplotlib.text import Text
 
 from synprep import figures
 from synprep._core.arrays import Synapse
@@ -277,3 +279,21 @@ def test_a_figure_is_saved_with_its_numbers(tmp_path):
     ]
     assert plt.imread(tmp_path / "new" / "one.two.png").shape[:2] == (300, 600)
     assert json.loads((tmp_path / "new" / "one.two.json").read_text()) == {"a": [None, 1]}
+
+
+@pytest.mark.parametrize("synapse_id", [r"$\frac{$", "_a$_$"])
+def test_ids_are_drawn_as_they_are(ax, one, strip, synapse_id):
+    strip["synapse_id"] = synapse_id
+    unusual = pd.DataFrame({"synapse_id": [synapse_id], "quantity": "a", "value": 1.0, "why": "none"})
+    figures.section_strip([ax, *ax.figure.subplots(1, 2)], strip)
+    drawn = [
+        ax.figure,
+        figures.contact_sheet([replace(one, caption=(synapse_id, "more"))], "title"),
+        figures.variation(VARIATION, EXAMPLE, synapse_id, SECTIONS.assign(synapse_id=synapse_id)),
+        figures.distributions(pd.DataFrame({name: [1.0] for name in "abcd"}), unusual),
+    ]
+    for figure in drawn:
+        figure.savefig(io.BytesIO())  # where mathematics that is none is an error
+        texts = [text.get_text() for text in figure.findobj(Text)]
+        found = [text for text in texts if synapse_id in text.replace(r"\$", "$")]
+        assert found and not any(is_math_text(text) for text in found)
