@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from synprep import pairing, preprocess, survey
-from synprep._core import files, npy
+from synprep._core import execution, files, npy
 from synprep._core.synthetic import make_chunk
 from synprep.params import CutoutHistogram, Preprocess
 
@@ -109,7 +109,7 @@ def floor_one(pair, out: Path | None, is_fortran: bool, contents: bytes) -> None
 def floor(pairs, out: Path | None, is_fortran: bool) -> None:
     """Read and write in as many threads as synprep uses."""
     contents = bytes(128 + 2 * SIDE * SIDE * (KEPT.stop - KEPT.start))
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
+    with ThreadPoolExecutor(execution.n_cores()) as executor:
         list(executor.map(partial(floor_one, out=out, is_fortran=is_fortran, contents=contents), pairs))
 
 
@@ -286,7 +286,7 @@ def main() -> None:
             rows.append(row_of(title, times))
             shutil.rmtree(folder / title)
         rows.append(row_of("survey, three statistics", compare_survey(folder / "survey", 4, 3)))
-        print(f"{os.cpu_count()} cores, {arguments.rounds} rounds; medians, ms per chunk:\n")
+        print(f"{execution.n_cores()} cores, {arguments.rounds} rounds; medians, ms per chunk:\n")
         print_table(["", "seed", "synprep", "floor", "seed / synprep", "synprep / floor"], rows)
         head = ["chunks", "ms per chunk", "peak MiB", "resumed run, s", "resumed / first", "start-up, s"]
         print_table(head, scaling(folder / "scaling", arguments.scale))

@@ -25,7 +25,7 @@ import tensorstore as ts
 from benchmark import KEPT, SIDE, fresh, print_table, standard_chunk
 
 from synprep import pairing, preprocess, volumes
-from synprep._core import cut, files, npy, stores
+from synprep._core import cut, execution, files, npy, stores
 from synprep.params import Extract, Preprocess
 
 SHAPE = (3 * SIDE, 3 * SIDE, SIDE + 64)  # voxels of the volumes, of 8 x 8 x 40 nm
@@ -146,7 +146,7 @@ def floor(p: Preprocess, reuse: bool, out: Path | None = None) -> None:
     ]
     opened = [ts.open(spec, read=True, context=context).result()[..., 0] for spec in specs]
     one = partial(floor_one, opened=opened, reuse=reuse, out=out)
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
+    with ThreadPoolExecutor(execution.n_cores()) as executor:
         list(executor.map(one, volumes.in_order(pairing.find(p).pairs)))
 
 
@@ -289,7 +289,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         stored = make_volumes(folder, arguments.encoding)
-        print(f"{os.cpu_count()} cores, {arguments.synapses} synapses, {arguments.rounds} rounds; medians:\n")
+        n_cores = execution.n_cores()
+        print(f"{n_cores} cores, {arguments.synapses} synapses, {arguments.rounds} rounds; medians:\n")
         rows = compare_all(folder, stored, arguments.synapses, arguments.rounds)
         head = ["", "ms per synapse", "volumes / this", "CPU ms per synapse", "CPU, volumes / this"]
         print_table(head, rows)

@@ -1,5 +1,7 @@
 import concurrent.futures
+import contextlib
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -126,6 +128,27 @@ def test_an_error_stops_what_has_not_begun():
     with pytest.raises(OSError, match="disk full"):
         list(execution.attempt_all(fail, range(1000), "Failing", show=False, n_workers=2))
     assert len(begun) < 20
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such limit here")
+def test_threads_are_as_many_as_the_process_may_use():
+    code = "import os; os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\n"
+    code += "from synprep._core import execution\n"
+    code += "with execution._opened(execution.n_cores(), '') as opened: print(opened[0]._max_workers)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1\n"
+
+
+def test_zero_workers_means_one_per_core(monkeypatch):
+    asked = []
+
+    def opened(n_threads, scheduler):
+        asked.append(n_threads)
+        return contextlib.nullcontext((concurrent.futures.ThreadPoolExecutor(1), 1))
+
+    monkeypatch.setattr(execution, "_opened", opened)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 7}, raising=False)
+    list(execution.attempt_all(str, [1], "x", show=False))
+    assert asked == [3]
 
 
 def test_nothing_to_do_opens_nothing(capsys):

@@ -76,18 +76,25 @@ def attempt_all(
 
     With `prepare`, the function gets what that makes of the item: in threads it is called when the item
     begins to wait for one, so that files can be opened and fetched meanwhile, and what it returns is closed
-    if its turn never comes. `n_workers` threads, 0 for one per core; or a Dask cluster, by the address of its
-    scheduler (``tcp://host:port``) or the path of a scheduler file, where functions must be picklable.
+    if its turn never comes. `n_workers` threads, 0 for one per core that this process may use; or a Dask
+    cluster, by the address of its scheduler (``tcp://host:port``) or the path of a scheduler file, where
+    functions must be picklable.
     """
     items = list(items)
     if scheduler and prepare:
         function, prepare = partial(_in_turn, prepare, function), None
     if items:
-        with _opened(n_workers or os.cpu_count() or 1, scheduler) as (executor, n_in_flight):
+        with _opened(n_workers or n_cores(), scheduler) as (executor, n_in_flight):
             outcomes = _outcomes(executor, function, items, n_in_flight, prepare)
             yield from track(outcomes, len(items), what, show)
     else:
         yield from track((), 0, what, show)
+
+
+def n_cores() -> int:
+    """How many cores this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def _in_turn(prepare: Callable[[Item], Any], function: Callable[[Any], Result], item: Item) -> Result:
