@@ -1,12 +1,14 @@
 """Tables, and reading a processed data set back: types, text ids, and messages for what is missing."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import synprep
 from synprep import pairing, preprocess
 from synprep._core import problems, record
 from synprep._core.errors import TableError
@@ -26,6 +28,79 @@ def test_rows_are_sorted_by_id_as_text():
 def test_tables_without_rows_have_their_columns():
     assert list(record.meta_table([])) == list(record.META_COLUMNS)
     assert list(record.sections_table([])) == list(record.SECTION_COLUMNS)
+
+
+def git(folder, *arguments):
+    settings = ["-c", "user.name=me", "-c", "user.email=me@here"]
+    command = ["git", "-C", str(folder), *settings, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A git checkout that holds the package, with one commit."""
+    folder = tmp_path / "checkout"
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "notebooks" / "preprocess.ipynb").touch()
+    for name in ("params/mine.yaml", "synprep/__init__.py"):
+        (folder / name).parent.mkdir()
+        (folder / name).touch()
+    git(folder, "init")
+    git(folder, "add", ".")
+    git(folder, "commit", "-m", "First")
+    monkeypatch.setattr(synprep, "__file__", str(folder / "synprep" / "__init__.py"))
+    return folder
+
+
+def test_the_commit_is_that_of_the_package(checkout, tmp_path, monkeypatch):
+    def written():
+        return record.versions()["commit"]
+
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert (len(commit), written()) == (40, commit)
+    git(checkout, "pack-refs", "--all")
+    assert written() == commit
+    git(checkout, "commit", "--allow-empty", "-m", "Second")
+    assert written() == git(checkout, "rev-parse", "HEAD") != commit
+    git(checkout, "checkout", "--detach", commit)
+    assert written() == commit
+    git(checkout, "worktree", "add", "-b", "a/b", str(tmp_path / "other"), commit)
+    monkeypatch.setattr(synprep, "__file__", str(tmp_path / "other" / "synprep" / "__init__.py"))
+    assert (tmp_path / "other" / ".git").is_file()
+    assert written() == commit
+    git(checkout, "pack-refs", "--all")
+    assert written() == commit
+
+
+def test_no_commit_is_made_up(checkout):
+    head = checkout / ".git" / "HEAD"
+    for text in ("ref: refs/heads/unborn", "ref: ../../notebooks/preprocess.ipynb", "nonsense", ""):
+        head.write_text(text)
+        assert record.versions()["commit"] is None
+    head.unlink()
+    assert record.versions()["commit"] is None
+
+
+def test_a_package_in_another_project_s_checkout_has_no_commit(checkout):
+    (checkout / "notebooks" / "preprocess.ipynb").unlink()  # such as pip install --target .
+    assert record.versions()["commit"] is None
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_nothing_is_run_that_a_checkout_s_settings_name(is_own, checkout, tmp_path, monkeypatch):
+    """Neither those of the working folder nor those of the package's own checkout."""
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    program.chmod(0o700)
+    (checkout / ".gitattributes").write_text("* filter=hostile\n")
+    for name in ("core.fsmonitor", "filter.hostile.clean", "core.sshCommand", "core.pager"):
+        git(checkout, "config", name, str(program))
+    (checkout / "synprep" / "__init__.py").write_text("changed")
+    if not is_own:
+        monkeypatch.undo()
+    monkeypatch.chdir(checkout)
+    record.versions()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_table_is_text_with_lf(tmp_path):

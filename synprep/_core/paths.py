@@ -14,9 +14,14 @@ def project_root() -> Path:
     """
     here = Path.cwd()
     for folder in (here, *here.parents, Path(synprep.__file__).resolve().parents[1]):
-        if (folder / "notebooks" / "preprocess.ipynb").is_file() and (folder / "params").is_dir():
+        if is_project(folder):
             return folder
     return here
+
+
+def is_project(folder: Path) -> bool:
+    """Whether a folder is a project's root."""
+    return (folder / "notebooks" / "preprocess.ipynb").is_file() and (folder / "params").is_dir()
 
 
 def resolve(path: str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ import pandas as pd
 import synprep
 from synprep._core import arrays, files, problems
 from synprep._core.errors import LockedError, OutputError, TableError
-from synprep._core.paths import project_root, resolve
+from synprep._core.paths import is_project, resolve
 from synprep._core.problems import Problem
 
 META_COLUMNS = {
@@ -419,11 +419,30 @@ def versions() -> dict[str, dict[str, str] | str | None]:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=40"]
+    """Commit of the checkout that the package is in, from git's files: git itself runs what settings name."""
+    root = Path(synprep.__file__).resolve().parents[1]
+    git = root / ".git"
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        if git.is_file():  # of a worktree
+            git = root / git.read_text("utf-8").removeprefix("gitdir: ").strip()
+        commit = _resolved(git, (git / "HEAD").read_text("utf-8").strip()) if is_project(root) else ""
+    except (OSError, ValueError):
         return None
+    return commit if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit) else None
+
+
+def _resolved(git: Path, head: str) -> str:
+    """What a HEAD stands for: itself, or the commit of the branch that it names; empty if it has none."""
+    branch = head.removeprefix("ref: ")
+    if branch == head:
+        return head
+    pointer, packed = git / "commondir", ""
+    shared = git / pointer.read_text("utf-8").strip() if pointer.is_file() else git
+    if (shared / branch).is_file():
+        return (shared / branch).read_text("utf-8").strip()
+    if (shared / "packed-refs").is_file():
+        packed = (shared / "packed-refs").read_text("utf-8")
+    return next((line[: line.index(" ")] for line in packed.splitlines() if line.endswith(f" {branch}")), "")
 
 
 def now() -> str:
