@@ -43,3 +43,27 @@ def test_a_chunk_error_names_file_kind_and_detail():
 def test_printable_escapes_what_is_not_text():
     assert errors.printable("aé") == "aé"
     assert errors.printable(os.fsdecode(b"a\xff")) == r"a\udcff"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\x1b[31mb\x07\x9b2J", r"a\x1b[31mb\x07\x9b2J"),  # what a terminal takes for commands
+        ("a\r\nb\tc\x00\x7f\x85", r"a\r\nb\tc\x00\x7f\x85"),
+        ("a\u202enpy.1\u2066\u2028", r"a\u202enpy.1\u2066\u2028"),  # turns text around; ends a line
+        ("ß Ω 突触 סינפסה a\u0301 👩\u200d🔬 \\ $", "ß Ω 突触 סינפסה a\u0301 👩\u200d🔬 \\ $"),
+    ],
+)
+def test_printable_keeps_text_and_escapes_what_steers_a_terminal(text, expected):
+    assert errors.printable(text) == expected
+    assert errors.listed([text]) == expected
+    assert str(errors.PairingError(f"{text.replace(chr(10), '')}\n  b")).split("\n") == [
+        expected.replace(r"\n", ""),
+        "  b",
+    ]
+    assert str(errors.ChunkError("bad", text)) == f"bad: {expected}"
+
+
+def test_a_long_item_is_not_printed_whole():
+    assert errors.listed(["x" * 50_000_000]) == "x" * 300 + "... (50,000,000 characters)"
+    assert errors.listed(["x" * 255]) == "x" * 255

@@ -17,6 +17,7 @@ from synprep._core.problems import Problem
         (problems.warning("no cleft voxel", ()), "no cleft voxel (labels found: none)"),
         (problems.warning("every section is blanked"), "every section is blanked"),
         (problems.of_error(ChunkError("bad", "7: 8", "x/a.npy")), "bad: a.npy: 7: 8"),
+        (problems.of_error(ChunkError("bad", "\x1b[2J", "x/a\udcff")), r"bad: a\udcff: \x1b[2J"),
     ],
 )
 def test_text(problem, text):

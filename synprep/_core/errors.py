@@ -1,11 +1,19 @@
 """The package's exceptions, each shown as one short message instead of a traceback; and words of messages."""
 
+import re
 from collections.abc import Iterable, Mapping
 from os import PathLike
+
+# Control characters, marks that end a line or turn its direction, and bytes of a file name that are not text.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST = 300  # characters of one item in a message
 
 
 class SynprepError(Exception):
     """Something that the user can mend: the message says what is wrong and what to change."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
     def _render_traceback_(self) -> list[str]:
         """Lines that IPython shows, and papermill prints last, in place of the traceback."""
@@ -32,7 +40,7 @@ class ChunkError(SynprepError):
         self.kind, self.detail, self.path = self.args
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.path, self.kind, self.detail) if part)
+        return ": ".join(printable(part) for part in (self.path, self.kind, self.detail) if part)
 
 
 class TableError(SynprepError):
@@ -61,14 +69,19 @@ class FailedChunksError(SynprepError):
 
 def listed(items: Iterable[object], limit: int = 5) -> str:
     """Join items for a message, and say how many were left out: "a, b, c and 4 more"."""
-    texts = [printable(str(item)) for item in items]
-    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
-    return ", ".join(texts[:limit]) + more
+    items = list(items)
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(_shortened(str(item)) for item in items[:limit]) + more
+
+
+def _shortened(text: str) -> str:
+    more = f"... ({len(text):,} characters)" if len(text) > _LONGEST else ""
+    return printable(text[:_LONGEST]) + more
 
 
 def printable(text: str) -> str:
-    """Write the bytes of a file name that are not text as escapes, so that it can be shown and stored."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Write as escapes what a line of text cannot hold: what steers a terminal, or is no text at all."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def counted(n: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from os.path import basename
 
 import pandas as pd
 
-from synprep._core.errors import ChunkError, counted, listed
+from synprep._core.errors import ChunkError, counted, listed, printable
 
 COLUMNS = ("synapse_id", "severity", "stage", "problem", "em_path", "mask_path")
 SEVERITIES = ("error", "unfit", "warning", "note")  # the worst first
@@ -45,7 +45,7 @@ class Problem:
         """What is wrong, and what was found, for a person."""
         found = f" (labels found: {listed(self.labels_found or (), 10) or 'none'})"
         parts = [part for part in (self.kind, self.file, self.detail) if part]
-        return ": ".join(parts) + ("" if self.labels_found is None else found)
+        return printable(": ".join(parts)) + ("" if self.labels_found is None else found)
 
     @property
     def hint(self) -> str:
@@ -55,7 +55,7 @@ class Problem:
 
 def of_error(error: ChunkError, **known: str) -> Problem:
     """Problem that an error is about, with other fields of it."""
-    return Problem(kind=error.kind, file=basename(error.path), detail=error.detail, **known)
+    return Problem(kind=error.kind, file=printable(basename(error.path)), detail=error.detail, **known)
 
 
 def reasons(outcomes: Mapping[str, object]) -> dict[str, str]:
