@@ -1,7 +1,6 @@
 """Several processed data sets become one: a table, its sections, its record; the arrays stay, or follow."""
 
 import filecmp
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -291,7 +290,8 @@ def _has_same_bytes(path: str, target: Path) -> bool:
 
 def _own_names(folder: Path) -> set[str]:
     try:
-        return {*json.loads((folder / record.HIDDEN / _OWN_NAMES).read_text("utf-8"))["files"]}
+        found = files.read_json(folder / record.HIDDEN / _OWN_NAMES)["files"]
+        return {name for name in found if isinstance(name, str)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

@@ -127,6 +127,17 @@ def save_json(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
     save_bytes(path, (text + "\n").encode())
 
 
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping; an OSError or a ValueError if there is none."""
+    try:
+        found = json.loads(Path(path).read_bytes().decode())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("not a mapping")
+    return found
+
+
 def plain(value: Any) -> Any:
     """Turn a value into one that JSON can hold; NaN and infinity, which it lacks, become None."""
     if isinstance(value, Mapping):

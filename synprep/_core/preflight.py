@@ -318,16 +318,22 @@ def kept(folder: str | os.PathLike, key: str) -> dict[str, Any] | None:
     """Result that was kept in an output folder (none: in memory) under this key."""
     if key in _in_memory:
         return _in_memory[key]
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(Path(folder, record.HIDDEN, _NAME).read_bytes()) if folder else {}
-        if found["key"] == key:
-            return {name: found[name] for name in ("layers", "checks", "warnings")}
+    with suppress(OSError, ValueError, KeyError):
+        found = files.read_json(Path(folder, record.HIDDEN, _NAME)) if folder else {}
+        result = {name: found[name] for name in ("layers", "checks", "warnings")}
+        if (found["key"], found["check"]) == (key, _check_sum(result)):
+            return result
     return None
+
+
+def _check_sum(result: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(result).encode()).hexdigest()[:16]
 
 
 def keep(folder: str | os.PathLike, key: str, result: dict[str, Any]) -> None:
     """Keep a result in an output folder, or in memory where there is none."""
     if folder:
-        files.save_json(Path(folder, record.HIDDEN, _NAME), {"key": key, **result})
+        kept_result = {"key": key, "check": _check_sum(files.plain(result)), **result}
+        files.save_json(Path(folder, record.HIDDEN, _NAME), kept_result)
     else:
         _in_memory[key] = result

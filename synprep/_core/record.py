@@ -2,8 +2,8 @@
 
 Synapse ids are text, always: "007" is not 7, and "NA" is an id. What lets a run resume is in the hidden
 folder `.synprep` inside the output folder: one line of JSON per finished chunk, appended after the chunk's
-tensor is in place. A later line replaces an earlier one of the same id; a line that was cut by a kill is
-ignored.
+tensor is in place, with a check sum. A later line replaces an earlier one of the same id; a line that was cut
+by a kill, or damaged, is passed over, and its chunk is done again.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +66,14 @@ SOURCES_COLUMNS = {
 }
 HIDDEN = ".synprep"
 _RECORD, _LOCK, _OWNER = "record.jsonl", "lock", "owner.json"
+_CHECK = re.compile(rb'{"check":"([0-9a-f]{16})",')  # how a line of the record begins
+_TYPES = {"int64": (int,), "float64": (float, int), "bool": (bool,)}  # of JSON, by those of columns
+_RANGES = {  # of the values of columns, by how their names begin; others are not negative
+    **dict.fromkeys(("centre", "start"), (-(2**62), 2**62)),
+    **dict.fromkeys(("cutout", "outside"), (0, 1)),
+    **dict.fromkeys(("mean", "std"), (0, 255)),
+}
+_MAY_LACK = ("mean", "std", "cleft_distance_nm")  # NaN, which is null in JSON
 _RESULT_VERSION = 1  # counted up when the same input and parameters give another result
 
 
@@ -242,7 +250,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """What preprocess or merge has written into `run.json`; a TableError if there is none."""
     path = Path(folder, "run.json")
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = files.read_json(path)
         return record | {"parameters": dict(record["parameters"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a run record"
@@ -314,28 +322,102 @@ def done_state(folder: str | os.PathLike) -> list[int] | None:
 
 
 def read_done(folder: str | os.PathLike) -> dict[str, Entry]:
-    """Finished chunks by synapse id, as recorded in an output folder."""
-    path = Path(folder, HIDDEN, _RECORD)
+    """Finished chunks by synapse id, as recorded in an output folder; a damaged line is passed over."""
     entries = {}
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        try:
-            entry = _entry(**json.loads(line))
+    for line in _recorded(folder).split(b"\n"):
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            entry = _entry(**_values(line))
             entries[entry.synapse_id] = entry
-        except (ValueError, TypeError, KeyError):
-            continue
     return entries
 
 
-def _entry(sections: dict[str, list], warnings: list, **values: Any) -> Entry:
-    """Finished chunk from a line of the record; a KeyError if its sections lack a column."""
-    columns = {name: np.array(sections[name], dtype) for name, dtype in list(SECTION_COLUMNS.items())[2:]}
-    return Entry(sections=columns, warnings=[_warning(one) for one in warnings], **values)
+def _recorded(folder: str | os.PathLike) -> bytes:
+    path = Path(folder, HIDDEN, _RECORD)
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _values(line: bytes) -> dict[str, Any]:
+    """Values of a line whose check sum is right; version 0.1.0 wrote none."""
+    if found := _CHECK.match(line):
+        line = b"{" + line[found.end() :]
+        _require(found[1] == _check_sum(line))
+    return json.loads(line.decode())
+
+
+def _check_sum(line: bytes) -> bytes:
+    return hashlib.sha256(line).hexdigest()[:16].encode()
+
+
+def _require(is_right: bool) -> None:
+    if not is_right:
+        raise ValueError
+
+
+def _entry(
+    key: str,
+    inputs: list,
+    output: list,
+    row: dict[str, Any],
+    sections: dict[str, list],
+    warnings: list,
+    source: dict[str, Any] | None = None,
+) -> Entry:
+    """Finished chunk from the values of a line; an error if they cannot be those of one."""
+    _require(_fits("key", key, "str") and _is_state(inputs) and _is_state(output))
+    columns = dict(list(SECTION_COLUMNS.items())[2:])
+    _require(sections.keys() == columns.keys() and len({*map(len, sections.values())}) == 1)
+    _require(all(_fits(name, value, columns[name]) for name in columns for value in sections[name]))
+    _require(_fits_row(row, dict(list(META_COLUMNS.items())[: len(row)])) and _is_of(row, **sections))
+    _require(
+        source is None or (_fits_row(source, SOURCES_COLUMNS) and source["synapse_id"] == row["synapse_id"])
+    )
+    values = {name: np.array(sections[name], dtype) for name, dtype in columns.items()}
+    return Entry(key, inputs, output, row, values, [_warning(one) for one in warnings], source)
+
+
+def _fits(name: str, value: Any, dtype: str) -> bool:
+    """Whether a value of a line can be one of a column: of its type, in its range, a text that is UTF-8."""
+    if type(value) is str:
+        return dtype == "str" and value.encode() is not None
+    if value is None:
+        return name in _MAY_LACK
+    low, high = _RANGES.get(name.split("_")[0], (0, 2**62))
+    return type(value) in _TYPES.get(dtype, ()) and low <= value <= high
+
+
+def _fits_row(row: dict[str, Any], columns: Mapping[str, str]) -> bool:
+    return row.keys() == columns.keys() and all(_fits(name, row[name], columns[name]) for name in columns)
+
+
+def _is_state(value: list) -> bool:
+    """Whether a value can be the state of files, or what a chunk is cut by: lists of numbers and texts."""
+    items = [one for item in value for one in (item if type(item) is list else [item])]
+    return type(value) is list and all(type(one) in (int, float, str, type(None)) for one in items)
+
+
+def _is_of(row: dict[str, Any], is_blanked: Sequence[bool], **_: Sequence) -> bool:
+    """Whether a row is of a chunk with these sections; extracted ones have neither sections nor volumes."""
+    synapse_id, name = row["synapse_id"], row["filename"]
+    if len(row) == 2:
+        return name == f"{synapse_id}.npy" and not is_blanked
+    shape = re.fullmatch(r"__\d+_\d+_\d+_(\d+)\.npy", name.removeprefix(synapse_id), re.ASCII)
+    is_whole = bool(shape) and name.startswith(synapse_id) and int(shape[1]) == len(is_blanked)
+    return is_whole and row["n_cutout_sections"] == sum(is_blanked)
 
 
 def _warning(recorded: list | str) -> Problem:
     """Warning of a line of the record; version 0.1.0 wrote it as the text that is in `problems.csv`."""
     if not isinstance(recorded, str):
-        return problems.warning(*recorded)
+        kind, labels, detail = recorded
+        _require(_fits("kind", kind, "str") and _fits("detail", detail, "str"))
+        _require(labels is None or all(_fits("label", label, "int64") for label in labels))
+        return problems.warning(kind, labels, detail)
+    _require(_fits("kind", recorded, "str"))
     kind, _, found = recorded.removesuffix(")").partition(" (labels found: ")
     labels = [int(label) for label in found.split(", ") if label.isdecimal()]
     known = problems.warning(kind, labels if found else None)
@@ -353,11 +435,10 @@ def append_done(folder: str | os.PathLike, entry: Entry) -> None:
 
 
 def tidy_done(folder: str | os.PathLike) -> None:
-    """Rewrite the record without cut or superseded lines, if it has any."""
-    path, entries = Path(folder, HIDDEN, _RECORD), read_done(folder)
-    tidied = b"".join(_line(entry) for entry in entries.values())
-    if path.is_file() and len(tidied) != path.stat().st_size:
-        files.save_bytes(path, tidied)
+    """Rewrite the record without damaged or superseded lines, if it has any."""
+    tidied = b"".join(_line(entry) for entry in read_done(folder).values())
+    if tidied != _recorded(folder):
+        files.save_bytes(Path(folder, HIDDEN, _RECORD), tidied)
 
 
 def _line(entry: Entry) -> bytes:
@@ -365,7 +446,8 @@ def _line(entry: Entry) -> bytes:
     values = files.plain(vars(entry) | {"warnings": warnings})
     if entry.source is None:
         del values["source"]
-    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+    line = json.dumps(values, separators=(",", ":")).encode()
+    return b'{"check":"%s",%s\n' % (_check_sum(line), line[1:])
 
 
 # Who is writing
@@ -403,7 +485,7 @@ def sign(folder: str | os.PathLike) -> None:
 
 def _owner(hidden: Path) -> str:
     try:
-        owner = json.loads((hidden / _OWNER).read_text())
+        owner = files.read_json(hidden / _OWNER)
         return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
     except (OSError, ValueError, KeyError):
         return "a run that has just started"
