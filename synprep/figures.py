@@ -8,6 +8,7 @@ and y down.
 import io
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ _THOUSANDS = "{x:,.0f}"
 
 
 def use_style(dark: bool = False) -> None:
-    """Set text sizes and colours of all figures, and let tables show long paths whole.
+    """Set text sizes and colours of all figures; tables show long paths whole, and are aligned to the left.
 
     Parameters
     ----------
@@ -59,6 +60,16 @@ def use_style(dark: bool = False) -> None:
         }
     )
     pd.set_option("display.max_colwidth", None)
+    if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, _left_aligned)
+
+
+def _left_aligned(table: pd.DataFrame) -> str:
+    """HTML of a table, for notebooks, whose own style puts everything to the right."""
+    text = table.to_html(justify="left", max_rows=60, show_dimensions=True)
+    return text.replace("<td>", '<td style="text-align: left">').replace(
+        "<th>", '<th style="text-align: left">'
+    )
 
 
 def save(path: str | os.PathLike, figure: Figure, numbers: Mapping[str, Any] | None = None) -> None:

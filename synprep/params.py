@@ -494,7 +494,7 @@ def check(
 
 
 def as_table(record: Record) -> pd.DataFrame:
-    """Parameters as a person would want to see them.
+    """Parameters that are not as by default, as a person would want to see them.
 
     Parameters
     ----------
@@ -504,13 +504,20 @@ def as_table(record: Record) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per parameter, index `parameter`, column `value`; paths inside the project are relative to it.
+        One row per parameter that differs from its default, and of a mapping one per key that does; index
+        `parameter`, column `value`; paths inside the project are relative to it. A single row says so if none
+        differs.
     """
-    values = {}
+    rows, default = {}, type(record)()
     for name, (_, _, facts) in _declared(type(record)).items():
-        value = getattr(record, name)
-        values[name] = str(_each_path(shown, value) if facts.path else value)
-    return pd.DataFrame({"value": values}).rename_axis("parameter")
+        value, usual = getattr(record, name), getattr(default, name)
+        if isinstance(value, Mapping):
+            differing = {key: one for key, one in value.items() if one != usual.get(key)}
+            rows |= {f"{name}: {key}": str(one) for key, one in differing.items()}
+        elif value != usual:
+            rows[name] = str(_each_path(shown, value) if facts.path else value)
+    rows = rows or {"all": "as by default"}
+    return pd.DataFrame({"value": rows}).rename_axis("parameter")
 
 
 def content(record: Record) -> dict[str, object]:

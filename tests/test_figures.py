@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 
@@ -244,6 +245,16 @@ def test_style(dark, colour):
         16,
     ]
     figures.use_style()
+
+
+def test_tables_of_notebooks_are_aligned_to_the_left(monkeypatch):
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    figures.use_style()
+    shown, _ = shell.display_formatter.format(pd.DataFrame({"value": ["a <b>"]}, index=["name"]))
+    assert '<td style="text-align: left">a &lt;b&gt;</td>' in shown["text/html"]
+    assert '<th style="text-align: left">name</th>' in shown["text/html"]
+    assert shown["text/plain"].split() == ["value", "name", "a", "<b>"]
 
 
 def test_the_figure_of_each_notebook(ax, strip):

@@ -301,11 +301,26 @@ def test_a_yaml_file_that_is_no_mapping(tmp_path):
         params.from_yaml(params.Preprocess, tmp_path / "p.yaml", MADE)
 
 
-def test_table_shows_paths_relative_to_the_project(tmp_path):
-    table = params.as_table(params.Merge(merged_meta_path=tmp_path / "meta.csv"))["value"]
-    assert table["meta_list"] == "['data/ds1/processed/meta.csv', 'data/ds2/processed/meta.csv']"
-    assert table["merged_meta_path"] == (tmp_path / "meta.csv").as_posix()
-    assert params.as_table(params.Preprocess())["value"]["synapse_ids_path"] == ""
+def test_table_shows_what_differs_from_the_defaults(tmp_path):
+    """And paths relative to the project, where they are inside."""
+    assert params.as_table(params.Merge())["value"].to_dict() == {"all": "as by default"}
+    tables = ["data/ds1/processed/meta.csv", "data/other/meta.csv"]
+    table = params.as_table(params.Merge(meta_list=tables, merged_meta_path=tmp_path / "meta.csv"))["value"]
+    assert table.to_dict() == {
+        "meta_list": "['data/ds1/processed/meta.csv', 'data/other/meta.csv']",
+        "merged_meta_path": (tmp_path / "meta.csv").as_posix(),
+    }
+
+
+def test_table_shows_a_key_in_a_row():
+    one = params.Extract(volumes={**params.Extract().volumes, "cache_mb": 64, "id_column": "synapse"})
+    assert params.as_table(one)["value"].to_dict() == {
+        "volumes: id_column": "synapse",
+        "volumes: cache_mb": "64",
+    }
+    labels = {"MASK_PRE_SYNAPTIC_NEURON": 1, "MASK_SYNAPTIC_CLEFT": 5, "MASK_POST_SYNAPTIC_NEURON": 3}
+    table = params.as_table(params.Preprocess(seg_mask_map=labels))["value"]
+    assert table.to_dict() == {"seg_mask_map: MASK_SYNAPTIC_CLEFT": "5"}
 
 
 def test_paths_start_from_the_project_wherever_the_kernel_runs(monkeypatch, tmp_path):

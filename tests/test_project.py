@@ -126,9 +126,18 @@ def _input_paths(values):
 
 
 def test_the_template_names_every_parameter_of_a_data_set():
-    values = yaml.safe_load((PROJECT / "params" / "ds1.yaml").read_text("utf-8"))
+    """Those that people change are set; all others are commented out, with their defaults."""
+    text = (PROJECT / "params" / "ds1.yaml").read_text("utf-8")
+    given, below = yaml.safe_load(text), text.partition("take the # away from what you change.\n")[2]
+    commented = yaml.safe_load(re.sub(r"(?m)^# (?=\w+: )", "", below))
     names = {name for record in params.RECORDS for name in get_type_hints(record)}
-    assert set(values) == names - set(get_type_hints(params.Merge)) - {"volumes"}  # params/volumes.yaml
+    names -= set(get_type_hints(params.Merge))
+    assert {*given, *commented} == names - {"volumes"}  # params/volumes.yaml
+    assert {*given} == {"raw_em_data_path", "raw_mask_data_path", "proc_data_path", "report_path"}
+    for record in params.RECORDS:
+        default = record()
+        for name in commented.keys() & get_type_hints(record).keys():
+            assert getattr(default, name) == commented[name], name
 
 
 def test_requirements_are_pinned_without_any_index():
