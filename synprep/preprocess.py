@@ -343,6 +343,9 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
 def _do(plan: Plan, p: Preprocess | Extract, show_progress: bool) -> tuple[dict[str, Entry], list[Problem]]:
     """Do what is to be done, and record each chunk when it is; return what is finished, and what failed."""
     entries, failed = dict(plan.done), []
+    if show_progress:  # with the bar, which goes when all is done: it is not the same in the next run
+        left = f"{counted(len(plan.todo), 'chunk')} left to do" if plan.todo else "nothing is left to do"
+        print(f"{counted(len(plan.done), 'chunk')} finished before, {left}")
     for pair, outcome in _work(plan, p, show_progress):
         if isinstance(outcome, ChunkError):
             failed.append(pair.locate(problems.of_error(outcome), "processing"))
@@ -446,7 +449,11 @@ def _finish(
     if not is_idle:
         _tidy(folder)
         files.save_json(folder / "run.json", _provenance(p, counts, inputs_hash, started))
-    notes = [_headline(entries, counts, is_idle), f"tensors and tables are in {shown(folder)}", *kept]
+    notes = [
+        f"{counted(len(entries), 'chunk')} finished",
+        f"tensors and tables are in {shown(folder)}",
+        *kept,
+    ]
     notes += [*_strangers(folder, meta), *problems.shared(found, len(entries))]
     return Result(meta, sections, tuple(found), counts, inputs_hash, tuple(notes))
 
@@ -503,11 +510,6 @@ def _provenance(p: Preprocess | Extract, counts: dict[str, int], inputs_hash: st
         "started": started,
         "ended": record.now(),
     }
-
-
-def _headline(entries: dict[str, Entry], counts: dict[str, int], is_idle: bool) -> str:
-    text = f"{counted(len(entries), 'chunk')} finished: {counts['done']} now, {counts['skipped']} before"
-    return text + ("; nothing was left to do, nothing was written" if is_idle else "")
 
 
 def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:
@@ -626,7 +628,7 @@ def _finish_extracting(
         run_json = _provenance(p, counts, _inputs_hash(plan.pairs, p), started)
         files.save_json(folder / "run.json", run_json)
     where = f"{shown(p.raw_em_data_path)} and {shown(p.raw_mask_data_path)}"
-    notes = [_headline(entries, counts, is_idle), f"raw pairs are in {where}"]
+    notes = [f"{counted(len(entries), 'chunk')} finished", f"raw pairs are in {where}"]
     return Extracted(sources, tuple(found), counts, (*notes, *problems.shared(found, len(entries))))
 
 

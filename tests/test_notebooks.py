@@ -115,9 +115,10 @@ def small(write_pair, tmp_path):
 def run(papermill, tmp_path):
     """Run a notebook with the values of a YAML file; its output is out.ipynb."""
 
-    def run(notebook, values):
+    def run(notebook, values, *options):
         (tmp_path / "p.yaml").write_text(yaml.safe_dump(values))
-        return papermill(tmp_path, PROJECT / "notebooks" / f"{notebook}.ipynb", "out.ipynb", "-f", "p.yaml")
+        path = PROJECT / "notebooks" / f"{notebook}.ipynb"
+        return papermill(tmp_path, path, "out.ipynb", "-f", "p.yaml", *options)
 
     return run
 
@@ -165,9 +166,12 @@ def test_all_chunks_bad(small, run, tmp_path):
 
 def test_accepted_failures_and_a_resumed_run(small, run, tmp_path):
     (tmp_path / "em" / "1.npy").write_bytes(b"text")
-    for expected in ("1 chunk finished: 1 now, 0 before", "0 now, 1 before; nothing was left to do"):
-        checked(run("preprocess", {**small, "max_failures": 1}))
-        assert expected in text_of(tmp_path / "out.ipynb")
+    for expected in (
+        "0 chunks finished before, 1 chunk left",
+        "1 chunk finished before, nothing is left to do",
+    ):
+        assert expected in checked(run("preprocess", {**small, "max_failures": 1}, "--log-output")).stderr
+        assert "1 chunk finished\n" in text_of(tmp_path / "out.ipynb")
     assert "not an npy file" in text_of(tmp_path / "out.ipynb")
 
 
