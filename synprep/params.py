@@ -21,7 +21,7 @@ import yaml
 
 from synprep._core import volume_settings
 from synprep._core.arrays import MASK_KEYS
-from synprep._core.errors import ParameterError, counted
+from synprep._core.errors import ParameterError, counted, raise_failures
 from synprep._core.paths import resolve, shown
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Survey",
     "as_table",
     "check",
+    "conclude",
     "content",
     "documentation",
     "from_mapping",
@@ -387,6 +388,18 @@ RECORDS = (
     Merge,
     Fingerprint,
 )
+# What to do after each notebook.
+_NEXT = {
+    InspectRaw: "cutout_histogram.ipynb",
+    CutoutHistogram: "intensity_histogram.ipynb",
+    IntensityHistogram: "section_variation.ipynb",
+    SectionVariation: "preprocess.ipynb",
+    Extract: "preprocess.ipynb, with these folders or with the same volumes",
+    Preprocess: "inspect.ipynb",
+    Inspect: "fingerprint.ipynb, or merge.ipynb if there are several data sets",
+    Merge: "fingerprint.ipynb, with the merged folder as proc_data_path",
+    Fingerprint: "paste augmenter.yaml into the augmenter's configuration, and train",
+}
 
 
 def from_mapping(
@@ -518,6 +531,32 @@ def as_table(record: Record) -> pd.DataFrame:
             rows[name] = str(_each_path(shown, value) if facts.path else value)
     rows = rows or {"all": "as by default"}
     return pd.DataFrame({"value": rows}).rename_axis("parameter")
+
+
+def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts: int) -> None:
+    """Say at the end of a notebook what came out, where it is, and which notebook to open next.
+
+    Parameters
+    ----------
+    record : Record
+        The notebook's parameters; where they have `max_failures`, so many failures are accepted.
+    failures : mapping of str to str, optional
+        Reason by synapse id.
+    **counts : int
+        How many chunks are what the name says.
+
+    Raises
+    ------
+    FailedChunksError
+        If more chunks failed than are accepted, with their number and the first few reasons.
+    """
+    failures = failures or {}
+    counts = {**counts, "failed": len(failures)}
+    print("chunks:", ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()))
+    outputs = [name for name, (_, _, facts) in _declared(type(record)).items() if facts.path == "output"]
+    print("results:", ", ".join(shown(getattr(record, name)) for name in outputs))
+    print("next:", _NEXT[type(record)])
+    raise_failures(failures, getattr(record, "max_failures", 0))
 
 
 def content(record: Record) -> dict[str, object]:

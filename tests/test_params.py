@@ -9,7 +9,7 @@ import pytest
 
 from synprep import params
 from synprep._core import record
-from synprep._core.errors import ParameterError
+from synprep._core.errors import FailedChunksError, ParameterError
 from synprep._core.paths import project_root, resolve, shown
 
 MADE = (
@@ -360,3 +360,21 @@ def test_import_needs_neither_papermill_nor_jupyter():
         "import sys, synprep.params; print(sorted({'papermill', 'IPython', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_notebook_ends_with_what_came_out(capsys):
+    p = params.Preprocess(max_failures=1)
+    params.conclude(p, {"7": "file is cut short: 7.npy"}, done=1200, with_warnings=3)
+    assert capsys.readouterr().out.splitlines() == [
+        "chunks: 1,200 done, 3 with warnings, 1 failed",
+        "results: data/demo/processed",
+        "next: inspect.ipynb",
+    ]
+    with pytest.raises(FailedChunksError, match="2 chunks failed"):
+        params.conclude(p, {"7": "gone", "8": "gone"}, done=1)
+    assert "2 failed\nresults" in capsys.readouterr().out
+    for record in params.RECORDS:  # all say where results are, and what comes next
+        params.conclude(record(), done=1)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 3
+        assert all(line.partition(": ")[2] for line in lines)
