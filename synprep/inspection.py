@@ -77,7 +77,7 @@ def choose(data: Dataset, p: Inspect) -> pd.DataFrame:
 
 def _asked_for(meta: pd.DataFrame, synapse_ids_path: str) -> pd.DataFrame:
     """Rows of the ids in a table of ids, in its order; ids that are not in the data set are printed."""
-    wanted = record.read_table(synapse_ids_path)["synapse_id"].drop_duplicates()
+    wanted = pd.Series(record.read_ids(synapse_ids_path))
     is_known = wanted.isin(meta["synapse_id"])
     strange = wanted[~is_known]
     if not is_known.any():

@@ -120,7 +120,7 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
 
 def _choose(found: Pairing, p: Preprocess | Extract) -> tuple[list[Pair], Iterable[str] | None]:
     """Pairs that were asked for, and the ids that were."""
-    wanted = record.read_table(p.synapse_ids_path)["synapse_id"] if p.synapse_ids_path else None
+    wanted = record.read_ids(p.synapse_ids_path) if p.synapse_ids_path else None
     return pairing.select(found.pairs, wanted, p.max_chunks), wanted
 
 

@@ -50,7 +50,7 @@ def find(p: Any) -> Pairing:
     """
     chosen = settings(p.volumes, p)
     ids_path = getattr(p, "synapse_ids_path", "")
-    wanted = frozenset(record.read_table(ids_path)["synapse_id"]) if ids_path else None
+    wanted = frozenset(record.read_ids(ids_path)) if ids_path else None
     found = synapse_table.read(chosen, wanted)
     if not found.synapses:
         raise PairingError(_nothing_usable(found, wanted, chosen))

@@ -306,7 +306,7 @@ class TestRecord:
     @pytest.mark.parametrize(
         ("name", "reason"),
         [
-            ("sections.csv", "sections.csv: cannot be read as a table"),
+            ("sections.csv", "sections.csv: there is no such file"),
             ("run.json", "run.json: No such file or directory"),
         ],
     )

@@ -316,8 +316,8 @@ def test_a_column_that_is_there_twice_is_refused(columns):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "has no column 'id'; it is empty"),
-        (b"\n\n", "has no column 'id'; it is empty"),
+        (b"", "has no header: it is empty"),
+        (b"\n\n", "has no header: it is empty"),
         (f"{HEADER}\n{GOOD}\n8,11,12,1 2 3,4\n".encode(), "line 3 has 5 fields, the header 4"),
         (f"{HEADER}\n8,11,12,1 2 3,4\n".encode(), "line 2 has 5 fields, the header 4"),
         (f"{HEADER}\n{GOOD},\n".encode(), "line 2 has 5 fields, the header 4"),
@@ -341,6 +341,7 @@ def test_a_column_that_is_there_twice_is_refused(columns):
         (b"\x93NUMPY\x01\x00", "is a NumPy array"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
         (b"<!doctype html><html></html>\n", "is a web page"),
+        (b"\xef\xbb\xbf\r\n<head><title>Sign in</title>\n", "is a web page"),
         (b"\x80\x04\x95\x00", "is a Python pickle"),
         (b"BZh91AY", "is compressed with bzip2"),
     ],

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 import synprep
-from synprep._core import arrays, files, problems
+from synprep._core import arrays, files, problems, text_table
 from synprep._core.errors import LockedError, OutputError, TableError
 from synprep._core.paths import is_project, resolve
 from synprep._core.problems import Problem
@@ -130,18 +130,29 @@ def sources_table(rows: Iterable[Mapping[str, str | int | float]]) -> pd.DataFra
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """Read a CSV file with a column `synapse_id`; every value is the text that it is in the file."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise TableError(f"{path}: cannot be read as a table: {error}") from error
-    if "synapse_id" not in table:
-        raise TableError(f"{path}: has no column synapse_id; its columns are {', '.join(table.columns)}")
+    table = text_table.read(path)
+    text_table.indices(list(table), ["synapse_id"], path)
     return table
 
 
+def read_ids(path: str | os.PathLike) -> list[str]:
+    """Synapse ids that a person has listed, each once; one that a program has changed is an error."""
+    ids = {}
+    for line, (synapse_id,) in text_table.rows(path, ["synapse_id"]):
+        if why := text_table.changed(synapse_id) if synapse_id else "no synapse id":
+            held = f"{text_table.escaped(synapse_id)!r}: " if synapse_id else ""
+            raise TableError(f"{path}: line {line}: {held}{why}")
+        ids[synapse_id] = None
+    if not ids:
+        raise TableError(f"{path}: lists no synapse id")
+    return list(ids)
+
+
 def table_bytes(table: pd.DataFrame) -> bytes:
-    """Text of a table: CSV with LF line ends, without the index."""
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    """Text of a table: CSV with LF line ends, without the index; what is not Unicode stands as escapes."""
+    end = "\r\n\0"  # what a line end has makes a value be quoted: a carriage return must be
+    text = table.to_csv(index=False, lineterminator=end)
+    return text.replace(end, "\n").encode("utf-8", "backslashreplace")
 
 
 def save_table(path: str | os.PathLike, table: pd.DataFrame) -> None:

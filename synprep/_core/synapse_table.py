@@ -10,15 +10,13 @@ from typing import Any, NamedTuple, Protocol
 from synprep._core import problems, text_table
 from synprep._core.errors import ChunkError, TableError, listed
 from synprep._core.problems import Problem
+from synprep._core.text_table import EXPORT_AGAIN, changed, escaped
 
 _NO_VALUE = {"", "nan", "none", "null", "na", "<na>", "n/a"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-# What floating point makes of an id: 8.6469E+17, 9e+17, 864691135000000000.0; 12e4567 may be a hash.
-_FLOAT = re.compile(r"[+-]?[0-9]+([.,][0-9]*[eE][+-]?[0-9]+|[eE]\+[0-9]+|\.0*|,0)")
 _MAX_ID_DIGITS, _MAX_ID = 20, 2**64 - 1
 _BATCH_ROWS = 65_536  # of a parquet file that are in memory at a time
 _SURE_BITS = 20  # of a million columns that are whole, one would be taken for rounded
-_EXPORT_AGAIN = "export the table again, with ids as text or 64-bit integers, and not through a spreadsheet"
 
 
 class Columns(Protocol):
@@ -108,13 +106,7 @@ def _twice(columns: Columns, synapse_id: str, lines: Sequence[int]) -> _Unusable
 def _unusable(columns: Columns, synapse_id: str, line: int, kind: str, *details: str) -> _Unusable:
     detail = ": ".join(part for part in details if part)
     error = ChunkError(kind, detail, columns.synapse_table)
-    return _Unusable(line, problems.of_error(error, synapse_id=_escaped(synapse_id), stage="pairing"))
-
-
-def _escaped(text: str) -> str:
-    """Write control characters as escapes, so that the text can stand in a table; a long text is cut."""
-    shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text[:200])
-    return shown + ("..." if len(text) > 200 else "")
+    return _Unusable(line, problems.of_error(error, synapse_id=escaped(synapse_id), stage="pairing"))
 
 
 # Whole columns
@@ -126,15 +118,9 @@ def _is_whole(text: str) -> bool:
 
 def _refuse_form(text: str, columns: Columns, name: str, line: int) -> None:
     """Refuse the table if an id shows that a program has changed the whole column."""
-    if _is_whole(text):
-        return
-    where = f"{columns.synapse_table}: line {line}: column {name!r} holds {_escaped(text)!r}"
-    if _FLOAT.fullmatch(text):
-        raise TableError(f"{where}: ids stored as floating point lose their last digits: {_EXPORT_AGAIN}")
-    if text.startswith(("=", "'", '"')):
-        raise TableError(f"{where}: a spreadsheet's way to write text: {_EXPORT_AGAIN}")
-    if text != text.strip():
-        raise TableError(f"{where}: with blanks around it: take them out, since ids are compared exactly")
+    if why := changed(text):
+        where = f"{columns.synapse_table}: line {line}: column {name!r} holds {escaped(text)!r}"
+        raise TableError(f"{where}: {why}")
 
 
 def _refuse_rounded(columns: Columns, synapses: Iterable[Synapse]) -> None:
@@ -148,7 +134,7 @@ def _refuse_rounded(columns: Columns, synapses: Iterable[Synapse]) -> None:
         if rounded:
             where = f"{columns.synapse_table}: column {name!r}"
             why = "floating point and spreadsheets keep 15 or 16 digits"
-            raise TableError(f"{where} holds rounded ids ({listed(rounded, 3)}): {why}: {_EXPORT_AGAIN}")
+            raise TableError(f"{where} holds rounded ids ({listed(rounded, 3)}): {why}: {EXPORT_AGAIN}")
 
 
 def _all_rounded(values: Iterable[int]) -> list[int]:
@@ -189,12 +175,12 @@ def _neuron(text: str, side: str, prefix: str) -> int:
     if text.lower() in _NO_VALUE:
         raise ChunkError(f"no {side} id")
     if not _is_whole(text):
-        raise ChunkError(f"{side} id is not a whole number", _escaped(text))
+        raise ChunkError(f"{side} id is not a whole number", escaped(text))
     if not text.strip("0"):
         raise ChunkError(f"{side} id is 0")
     digits = prefix + text
     if len(digits.lstrip("0")) > _MAX_ID_DIGITS or int(digits) > _MAX_ID:
-        raise ChunkError(f"{side} id does not fit into 64 bits", _escaped(digits))
+        raise ChunkError(f"{side} id does not fit into 64 bits", escaped(digits))
     return int(digits)
 
 
@@ -205,7 +191,7 @@ def _centre_nm(values: Sequence[str], unit_nm: Sequence[float]) -> tuple[float, 
         raise ChunkError("no centre")
     numbers = [float(text) if _NUMBER.fullmatch(text.strip()) else math.nan for text in texts]
     if len(numbers) not in (3, 6) or (len(values), len(numbers)) == (1, 6) or not _are_finite(numbers):
-        raise ChunkError("centre cannot be read", _escaped(" ".join(values)))
+        raise ChunkError("centre cannot be read", escaped(" ".join(values)))
     points = zip(numbers[:3], numbers[-3:], unit_nm, strict=True)
     return tuple((one + other) / 2 * unit for one, other, unit in points)
 
@@ -242,7 +228,7 @@ def _parquet_rows(columns: Columns, names: Sequence[str]) -> Iterator[tuple[int,
             for name in names[: len(names) - len(columns.centre_columns)]:
                 if pa.types.is_floating(file.schema_arrow.field(name).type):
                     reason = "ids stored as floating point lose their last digits"
-                    raise TableError(f"{path}: column {name!r}: {reason}: {_EXPORT_AGAIN}")
+                    raise TableError(f"{path}: column {name!r}: {reason}: {EXPORT_AGAIN}")
             number = -1
             for batch in file.iter_batches(_BATCH_ROWS, columns=names):
                 lists = (map(_text, batch.column(name).to_pylist()) for name in names)

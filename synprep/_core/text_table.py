@@ -1,14 +1,19 @@
-"""Tables that a person may have touched: CSV files, row by row, and what tells that one cannot be trusted."""
+"""Tables that a person may have touched: CSV files, and what tells that one cannot be trusted."""
 
 import csv
 import difflib
 import gzip
 import io
 import os
+import re
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
+from typing import IO
+
+import pandas as pd
 
 from synprep._core.errors import TableError, counted, listed
 
@@ -28,9 +33,32 @@ _OTHER_FORMATS = {
     b"\x80\x04": "is a Python pickle, not a table",
     b"\x80\x05": "is a Python pickle, not a table",
     b"version https://git-lfs": "is a Git LFS pointer: fetch the file with git lfs pull",
-    b"<!DOCTYPE": "is a web page, not a table: was a login needed to download it?",
-    b"<html": "is a web page, not a table: was a login needed to download it?",
+    b"<": "is a web page, not a table: was a login needed to download it?",
 }
+# What floating point makes of an id: 8.6469E+17, 9e+17, 864691135000000000.0; 12e4567 may be a hash.
+_FLOAT = re.compile(r"[+-]?[0-9]+([.,][0-9]*[eE][+-]?[0-9]+|[eE]\+[0-9]+|\.0*|,0)")
+EXPORT_AGAIN = "export the table again, with ids as text or 64-bit integers, and not through a spreadsheet"
+
+
+def read(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a whole table; every value is the text that it is in the file. Raises as `rows` does."""
+    _refuse_other_formats(path)
+    with _named(path), _unpacked(path) as file:
+        content = file.read().removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in content:
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        raise TableError(f"{path}: line {line} holds a NUL byte: is the file damaged?")
+    with _parsed(path, io.BytesIO(content)) as reader:
+        header = _header(reader, path)
+        indices(header, filter(None, header), path)
+        is_plain = b'"' not in content and not {*map(len, reader)} - {0, len(header)}
+    if is_plain:  # pandas is faster, but lenient
+        lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return pd.read_csv(io.BytesIO(lines), dtype=str, keep_default_na=False, index_col=False)
+    with _parsed(path, io.BytesIO(content)) as reader:
+        header = _header(reader, path)
+        names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]  # as pandas calls them
+        return pd.DataFrame([*_records(reader, header, path)], columns=names, dtype="str")
 
 
 def rows(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -39,16 +67,38 @@ def rows(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[tuple[int,
     Raises a TableError that names the file, and the line, if there is no such column, a row has more or fewer
     fields than the header, or the file is cut off or something else than comma-separated UTF-8 text.
     """
-    with _opened(path) as reader:
-        header = next(reader, [])
-        _refuse_other_separator(header, path)
-        pick, n_fields = _picker(indices(header, columns, path)), len(header)
-        for fields in reader:
-            if len(fields) != n_fields:
-                if not fields:  # an empty line
-                    continue
-                raise TableError(_misfit(fields, header, path, reader.line_num))
+    _refuse_other_formats(path)
+    with _named(path), _unpacked(path) as file, _parsed(path, file) as reader:
+        header = _header(reader, path)
+        pick = _picker(indices(header, columns, path))
+        for fields in _records(reader, header, path):
             yield reader.line_num, pick(fields)
+
+
+def is_ended(path: str | os.PathLike) -> bool:
+    """Whether the last row of a table has a line end, as those of whole files have that a program wrote."""
+    with _named(path), _unpacked(path) as file:
+        last = deque(file, 1)
+    return not last or last[0].endswith((b"\n", b"\r"))
+
+
+def changed(synapse_id: str) -> str:
+    """What a program has done to an id, and what to do; empty if nothing shows."""
+    if synapse_id.isascii() and synapse_id.isdigit():
+        return ""
+    if _FLOAT.fullmatch(synapse_id):
+        return f"ids stored as floating point lose their last digits: {EXPORT_AGAIN}"
+    if synapse_id.startswith(("=", "'", '"')):
+        return f"a spreadsheet's way to write text: {EXPORT_AGAIN}"
+    if synapse_id != synapse_id.strip():
+        return "with blanks around it: take them out, since ids are compared exactly"
+    return ""
+
+
+def escaped(text: str) -> str:
+    """Write control characters as escapes, so that the text can stand in a table; a long text is cut."""
+    shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text[:200])
+    return shown + ("..." if len(text) > 200 else "")
 
 
 def indices(header: Sequence[str], columns: Iterable[str], path: str | os.PathLike) -> list[int]:
@@ -57,8 +107,8 @@ def indices(header: Sequence[str], columns: Iterable[str], path: str | os.PathLi
         if name not in header:
             near = difflib.get_close_matches(name, header, 1, 0.5)
             nearest = f" (the nearest is {near[0]!r})" if near else ""
-            there = f"its columns are {listed(header, 40)}" if any(header) else "it is empty"
-            raise TableError(f"{path}: has no column {name!r}{nearest}; {there}")
+            there = escaped(listed(header, 40))
+            raise TableError(f"{path}: has no column {name!r}{nearest}; its columns are {there}")
         if header.count(name) > 1:
             raise TableError(f"{path}: has {header.count(name)} columns {name!r}")
     return [header.index(name) for name in columns]
@@ -78,18 +128,46 @@ def _picker(positions: list[int]):
     return lambda fields: tuple(fields[position] for position in positions)
 
 
-@contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Iterator[list[str]]]:
+def _refuse_other_formats(path: str | os.PathLike) -> None:
     first = magic(path)
+    text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     for start, what in _OTHER_FORMATS.items():
-        if first.lower().startswith(start.lower()):
+        if first.startswith(start) or text.startswith(start):
             raise TableError(f"{path}: {what}")
     if b"\0" in first:
         raise TableError(f"{path}: is UTF-16 text or not text at all: save it as CSV in UTF-8")
-    with _unpacked(path) as file:
-        reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
-        with _named(path, reader):
-            yield reader
+
+
+@contextmanager
+def _parsed(path: str | os.PathLike, file: IO[bytes]) -> Iterator[Iterator[list[str]]]:
+    reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+    with _named(path, reader):
+        yield reader
+
+
+def _header(reader: Iterator[list[str]], path: str | os.PathLike) -> list[str]:
+    """First line that is not blank."""
+    header = next((fields for fields in reader if not _is_blank(fields)), None)
+    if header is None:
+        raise TableError(f"{path}: has no header: it is empty")
+    for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(header) == 1 and mark in header[0]:
+            raise TableError(f"{path}: line 1: columns are separated by {name}: save it with commas")
+    return header
+
+
+def _records(reader: Iterator[list[str]], header: Sequence[str], path: str | os.PathLike) -> Iterator:
+    """Rows below the header without blank lines; the first that has more or fewer fields is an error."""
+    n_fields = len(header)
+    for fields in reader:
+        if len(fields) == n_fields:
+            yield fields
+        elif not _is_blank(fields):
+            raise TableError(_misfit(fields, header, path, reader.line_num))
+
+
+def _is_blank(fields: Sequence[str]) -> bool:
+    return len(fields) < 2 and not "".join(fields).strip(" \t")
 
 
 def _unpacked(path: str | os.PathLike) -> io.BufferedIOBase:
@@ -101,7 +179,6 @@ def _unpacked(path: str | os.PathLike) -> io.BufferedIOBase:
 @contextmanager
 def _named(path: str | os.PathLike, reader=None) -> Iterator[None]:
     """Say which file, and which line, cannot be read."""
-    where = f"{path}: line {reader.line_num + 1}" if reader else str(path)
     try:
         yield
     except UnicodeDecodeError as error:
@@ -113,6 +190,7 @@ def _named(path: str | os.PathLike, reader=None) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise TableError(f"{path}: is cut off or damaged: {error}") from error
     except OSError as error:
+        where = f"{path}: line {reader.line_num + 1}" if reader else str(path)
         raise TableError(f"{where} cannot be read: {error.strerror or error}") from error
 
 
@@ -124,12 +202,6 @@ def _first_undecodable(path: str | os.PathLike) -> int:
             except UnicodeDecodeError:
                 return number
     return 0
-
-
-def _refuse_other_separator(header: Sequence[str], path: str | os.PathLike) -> None:
-    for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(header) == 1 and mark in header[0]:
-            raise TableError(f"{path}: line 1: columns are separated by {name}: save it with commas")
 
 
 def _misfit(fields: Sequence[str], header: Sequence[str], path: str | os.PathLike, line: int) -> str:
