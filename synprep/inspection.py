@@ -19,7 +19,7 @@ import pandas as pd
 
 from synprep._core import arrays, chunk, execution, pair_checks, problems, record
 from synprep._core.arrays import Synapse
-from synprep._core.errors import ChunkError, TableError, counted, listed, raise_failures
+from synprep._core.errors import ChunkError, TableError, composed, counted, listed, raise_failures
 from synprep._core.npy import NpyFile
 from synprep._core.record import Dataset, load
 from synprep.pairing import Pair
@@ -78,13 +78,14 @@ def choose(data: Dataset, p: Inspect) -> pd.DataFrame:
 def _asked_for(meta: pd.DataFrame, synapse_ids_path: str) -> pd.DataFrame:
     """Rows of the ids in a table of ids, in its order; ids that are not in the data set are printed."""
     wanted = pd.Series(record.read_ids(synapse_ids_path))
-    is_known = wanted.isin(meta["synapse_id"])
+    meta = meta.set_index(meta["synapse_id"].map(composed), drop=False)
+    is_known = wanted.isin(meta.index)
     strange = wanted[~is_known]
     if not is_known.any():
         raise TableError(f"{synapse_ids_path}: none of its ids is in the data set: {listed(wanted, 3)}")
     if not strange.empty:
         print(f"{counted(len(strange), 'id')} of synapse_ids_path not in the data set: {listed(strange)}")
-    return meta.set_index("synapse_id", drop=False).loc[wanted[is_known]]
+    return meta.loc[wanted[is_known]]
 
 
 def load_synapses(data: Dataset, synapse_ids: Iterable[str]) -> tuple[list[Synapse], dict[str, str]]:

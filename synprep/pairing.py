@@ -1,17 +1,31 @@
 """Which EM file goes with which mask file, and what to say about the files that do not pair."""
 
+import errno
+import heapq
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 from synprep import volumes
 from synprep._core.chunk import Pair, Pairing, sample
-from synprep._core.errors import PairingError, listed, printable
+from synprep._core.errors import PairingError, composed, counted, listed, printable
+from synprep._core.problems import Problem
+from synprep._core.record import HIDDEN
 from synprep.params import Chunks, Extract
 
 __all__ = ["Pair", "Pairing", "find", "preflight", "read_id", "sample", "select"]
+
+
+# What systems put beside files, besides names with a dot: indices, trash, snapshots; in small letters.
+_SYSTEM = {"@eadir", "__macosx", "$recycle.bin", "lost+found", "system volume information"}
+_SYSTEM |= {"#recycle", "@recycle", "#snapshot", "~snapshot", "@recently-snapshot"}
+_LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+Ids = dict[str, str | None]  # by path
 
 
 def read_id(filename: str, pattern: str) -> str | None:
@@ -28,24 +42,35 @@ def read_id(filename: str, pattern: str) -> str | None:
     Returns
     -------
     str or None
-        The id; None if the name does not fit, or has bytes that are not text.
+        The id, in composed characters (NFC); None if the name does not fit.
 
     Examples
     --------
     >>> read_id("data_MICrONS__L23__8_8_40__raw_1000379.npy", "*_raw_{synapse_id}.npy")
     '1000379'
     """
+    fullmatch, start, end = _matcher(pattern)
+    name = composed(filename)
+    match = fullmatch(name) if name.startswith(start) and name.endswith(end) else None
+    return match[1] if match else None
+
+
+@lru_cache
+def _matcher(pattern: str) -> tuple[Callable[[str], re.Match | None], str, str]:
+    """Match of a whole name, and how every name begins and ends that fits."""
+    pattern = composed(pattern)
     expression = re.escape(pattern).replace(r"\*", ".*?").replace(re.escape("{synapse_id}"), "(.+?)")
-    match = re.fullmatch(expression, filename, re.DOTALL)
-    return match[1] if match and printable(filename) == filename else None
+    ends = re.split(r"\*|{synapse_id}", pattern)
+    return re.compile(expression, re.DOTALL).fullmatch, ends[0], ends[-1]
 
 
 def find(sources: Chunks) -> Pairing:
     """Pair the EM and mask files of two folders.
 
-    Both folders are walked with all folders inside them; they may be the same one. A file that fits the mask
-    pattern is never taken for EM, unless both patterns are equal and the folders apart. Ids are text and
-    compared exactly.
+    Both folders are walked with all folders inside them, each once, also those that links lead to; they may
+    be the same one. Names that begin with a dot, and those of a system's own folders such as `lost+found`,
+    are passed over. A file that fits the mask pattern is never taken for EM, unless both patterns are equal
+    and the folders apart. Ids are text and compared exactly, in composed characters (NFC).
 
     Parameters
     ----------
@@ -66,21 +91,22 @@ def find(sources: Chunks) -> Pairing:
     """
     if sources.volumes:
         return volumes.find(sources)
-    patterns = sources.em_filename_pattern, sources.mask_filename_pattern
-    em_files = _walk(sources.raw_em_data_path, patterns[:1])
-    mask_files = _walk(sources.raw_mask_data_path, patterns[1:])
-    mask_ids = {path: read_id(path.name, sources.mask_filename_pattern) for path in mask_files}
-    em_ids = {path: _em_id(path.name, sources) for path in em_files}
-    em, em_twice = _by_id(em_ids)
-    mask, mask_twice = _by_id(mask_ids)
-    twice = {key: em_twice.get(key, []) + mask_twice.get(key, []) for key in sorted({*em_twice, *mask_twice})}
-    ids = sorted(em.keys() & mask.keys() if sources.raw_mask_data_path else em)
+    em_ids, em_hidden = _walk(sources.raw_em_data_path, partial(_em_id, sources=sources))
+    read_mask_id = partial(read_id, pattern=sources.mask_filename_pattern)
+    mask_ids, mask_hidden = _walk(sources.raw_mask_data_path, read_mask_id)
+    em, mask = _by_id(em_ids), _by_id(mask_ids)
+    twice = _claimed(em, mask)
+    both = em.keys() & mask.keys() if sources.raw_mask_data_path else em.keys()
+    pairs = [_pair(key, em, mask) for key in sorted(both - twice.keys())]
+    em_only, mask_only = em.keys() - both - twice.keys(), mask.keys() - em.keys() - twice.keys()
     pairing = Pairing(
-        pairs=tuple(Pair(key, em[key], mask.get(key)) for key in ids if key not in twice),
-        em_only={key: em[key] for key in sorted(em) if key not in {*ids, *mask, *twice}},
-        mask_only={key: mask[key] for key in sorted(mask) if key not in {*em, *twice}},
+        pairs=tuple(pair for pair in pairs if _is_text(pair.synapse_id)),
+        em_only={key: Path(em[key][0]) for key in sorted(em_only)},
+        mask_only={key: Path(mask[key][0]) for key in sorted(mask_only)},
         claimed_twice=twice,
-        passed_over=tuple(sorted(_unread(em_ids, mask_ids))),
+        passed_over=tuple(_sorted(_unread(em_ids, mask_ids))),
+        problems=tuple(_odd(pair) for pair in pairs if not _is_text(pair.synapse_id)),
+        hidden=tuple(_sorted({*em_hidden, *mask_hidden})),
     )
     if not pairing.pairs:
         raise PairingError(_nothing_pairs(sources, em_ids, mask_ids, pairing))
@@ -113,19 +139,74 @@ def preflight(p: Chunks | Extract, found: Pairing) -> volumes.Preflight | None:
     return volumes.preflight(p, found, folder)
 
 
-def _walk(folder: str, patterns: Sequence[str]) -> list[Path]:
-    """All files below a folder, and folders with the name of a file; sorted; none for an empty name."""
-    if folder and not os.path.isdir(folder):
-        raise PairingError(f"there is no folder {folder}")
-    found = []
-    for top, folders, files in os.walk(folder, onerror=_raise_unreadable) if folder else []:
-        named = [name for name in folders if any(read_id(name, pattern) for pattern in patterns)]
-        found += [Path(top, name) for name in files + named]
-    return sorted(found)
+def _walk(top: str, read: Callable[[str], str | None]) -> tuple[Ids, list[str]]:
+    """Read the ids of all files below a folder, and of folders with the name of a file; and what is hidden.
+
+    What a run has left beside its record of what is done is neither.
+    """
+    if top and not os.path.isdir(top):
+        raise PairingError(f"there is no folder {top}")
+    ids, hidden = {}, []
+    for entry, is_folder in _below(top) if top else ():
+        if is_folder is None:
+            hidden.append(entry.path)
+            continue
+        synapse_id = read(entry.name)
+        if synapse_id is not None or not is_folder:
+            ids[entry.path] = synapse_id
+    ours = {os.path.dirname(path) for path in hidden if os.path.basename(path) == HIDDEN}
+    if ours:
+        hidden = [path for path in hidden if os.path.dirname(path) not in ours]
+        ids = {path: one for path, one in ids.items() if one is not None or os.path.dirname(path) not in ours}
+    return ids, hidden
 
 
-def _raise_unreadable(error: OSError) -> None:
-    raise PairingError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}") from error
+def _below(top: str) -> Iterator[tuple[os.DirEntry, bool | None]]:
+    """All that is below a folder, with whether it is one; None for what is hidden, which is not entered.
+
+    Links to folders are followed after all else, so that every folder is walked once, and by its own path if
+    it has one here; one that leads to a folder that it is in would only come back.
+    """
+    waiting, links, seen = [(top, os.path.realpath(top))], [], set()
+    while waiting or links:
+        folder, real = waiting.pop() if waiting else heapq.heappop(links)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in _entries(folder):
+            is_folder = None if _is_hidden(entry.name) else _is_folder(entry)
+            if is_folder and not _is_link(entry):
+                waiting.append((entry.path, os.path.join(real, entry.name)))
+            elif is_folder:
+                target = os.path.realpath(entry.path)
+                if not Path(real).is_relative_to(target):
+                    heapq.heappush(links, (entry.path, target))
+            yield entry, is_folder
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        raise PairingError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name[0] == "." or name.lower() in _SYSTEM
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno in _LEADS_NOWHERE:
+            return False
+        raise PairingError(f"{entry.path}: cannot be read: {error.strerror}") from error
+
+
+def _is_link(entry: os.DirEntry) -> bool:
+    return entry.is_symlink() or getattr(entry, "is_junction", bool)()
 
 
 def _em_id(filename: str, sources: Chunks) -> str | None:
@@ -134,21 +215,52 @@ def _em_id(filename: str, sources: Chunks) -> str | None:
     return None if is_mask else read_id(filename, sources.em_filename_pattern)
 
 
-def _by_id(ids: dict[Path, str | None]) -> tuple[dict[str, Path], dict[str, list[Path]]]:
-    """Turn ids by path into paths by id, and all paths of ids that more than one path claims."""
+def _by_id(ids: Ids) -> dict[str, list[str]]:
+    """Turn ids by path into paths by id."""
     paths = defaultdict(list)
     for path, synapse_id in ids.items():
         if synapse_id is not None:
             paths[synapse_id].append(path)
-    return {key: found[0] for key, found in paths.items()}, {k: v for k, v in paths.items() if len(v) > 1}
+    return dict(paths)
 
 
-def _unread(em_ids: dict[Path, str | None], mask_ids: dict[Path, str | None]) -> set[Path]:
-    read = {path for ids in (em_ids, mask_ids) for path, synapse_id in ids.items() if synapse_id is not None}
-    return {*em_ids, *mask_ids} - read
+def _claimed(em: Mapping[str, list[str]], mask: Mapping[str, list[str]]) -> dict[str, list[Path]]:
+    """Ids that several files of one kind claim, with these files."""
+    several = defaultdict(list)
+    for key, paths in chain(em.items(), mask.items()):
+        if len(paths) > 1:
+            several[key] += _sorted(paths)
+    return dict(sorted(several.items()))
 
 
-def _nothing_pairs(sources: Chunks, em_ids: dict, mask_ids: dict, pairing: Pairing) -> str:
+def _sorted(paths: Iterable[str]) -> list[Path]:
+    """Paths in the order of their folders' names."""
+    return [Path(path) for path in sorted(paths, key=lambda path: path.replace(os.sep, "\0"))]
+
+
+def _pair(synapse_id: str, em: Mapping[str, list[str]], mask: Mapping[str, list[str]]) -> Pair:
+    mask_path = Path(mask[synapse_id][0]) if synapse_id in mask else None
+    return Pair(synapse_id, Path(em[synapse_id][0]), mask_path)
+
+
+def _is_text(synapse_id: str) -> bool:
+    return printable(synapse_id) == synapse_id
+
+
+def _odd(pair: Pair) -> Problem:
+    """Say of a pair that its id could not be written into a table, or not be read back."""
+    detail = "control characters, or bytes that are not UTF-8: rename its files"
+    problem = Problem(kind="synapse id is not plain text", file=printable(pair.name), detail=detail)
+    return pair.locate(problem, "pairing")
+
+
+def _unread(em_ids: Ids, mask_ids: Ids) -> set[str]:
+    """Files that are neither EM nor mask."""
+    paths = {path for ids in (em_ids, mask_ids) for path, synapse_id in ids.items() if synapse_id is None}
+    return {path for path in paths if em_ids.get(path) is None and mask_ids.get(path) is None}
+
+
+def _nothing_pairs(sources: Chunks, em_ids: Ids, mask_ids: Ids, pairing: Pairing) -> str:
     """Say why nothing pairs and what to change."""
     lines = ["no EM file pairs with a mask file" if sources.raw_mask_data_path else "there is no EM file"]
     kinds = [("em", "EM", em_ids), ("mask", "mask", mask_ids)]
@@ -157,12 +269,15 @@ def _nothing_pairs(sources: Chunks, em_ids: dict, mask_ids: dict, pairing: Pairi
         n_fit = sum(synapse_id is not None for synapse_id in ids.values())
         lines.append(f"  {getattr(sources, f'raw_{name}_data_path')}: {len(ids)} files, ")
         lines[-1] += f"{n_fit} are {kind} by {name}_filename_pattern {pattern!r}"
-        for path, synapse_id in sorted(ids.items(), key=lambda item: item[1] is None)[:2]:
-            lines.append(
-                f"    {printable(path.name)}: " + (f"id {synapse_id!r}" if synapse_id else "does not fit")
-            )
+        for path, synapse_id in heapq.nsmallest(2, ids.items(), key=lambda item: (item[1] is None, item[0])):
+            read = f"id {printable(synapse_id)!r}" if synapse_id else "does not fit"
+            lines.append(f"    {printable(os.path.basename(path))}: {read}")
     if pairing.claimed_twice:
         lines.append(f"  claimed by several files: {listed(pairing.claimed_twice)}")
+    lines += [f"  {one.text}" for one in pairing.problems[:3]]
+    if pairing.hidden:
+        names = listed((path.name for path in pairing.hidden), 3)
+        lines.append(f"  {counted(len(pairing.hidden), 'hidden name')} passed over: {names}")
     names = "raw_em_data_path, raw_mask_data_path, em_filename_pattern, mask_filename_pattern"
     return "\n".join([*lines, f"  change one of {names}"])
 
@@ -191,8 +306,8 @@ def select(
     PairingError
         If none of `synapse_ids` is among the pairs.
     """
-    wanted = None if synapse_ids is None else set(synapse_ids)
-    selected = [pair for pair in pairs if wanted is None or pair.synapse_id in wanted]
+    wanted = None if synapse_ids is None else {composed(synapse_id) for synapse_id in synapse_ids}
+    selected = [pair for pair in pairs if wanted is None or composed(pair.synapse_id) in wanted]
     if not selected:
         there = listed((pair.synapse_id for pair in pairs), 3)
         raise PairingError(

@@ -14,6 +14,7 @@ from synprep._core.errors import (
     FailedChunksError,
     PairingError,
     ParameterError,
+    composed,
     listed,
     raise_failures,
 )
@@ -347,8 +348,8 @@ def choose_example(pairs: Sequence[Pair], sampled: Sequence[Pair], p: SectionVar
     ParameterError
         If `section_index` or the section after it is not in the chunk.
     """
-    by_id = {pair.synapse_id: pair for pair in pairs}
-    wanted = p.example_synapse_id or sampled[0].synapse_id
+    by_id = {composed(pair.synapse_id): pair for pair in pairs}
+    wanted = composed(p.example_synapse_id or sampled[0].synapse_id)
     if wanted not in by_id:
         raise PairingError(f"example_synapse_id {wanted!r} is not paired; ids that are: {listed(by_id)}")
     with by_id[wanted].open_em() as em:

@@ -43,6 +43,13 @@ def test_worst_first():
     assert chosen(n_examples=2) == "ce"
 
 
+def test_ids_are_matched_in_composed_characters(tmp_path):
+    (tmp_path / "ids.csv").write_text("synapse_id\ne\u0301\n\u00f1\n", "utf-8")
+    data = data_of([("\u00e9", 1, 1, 1, 0), ("n\u0303", 1, 1, 1, 0), ("o", 1, 1, 1, 0)])
+    rows = inspection.choose(data, Inspect(order_by="table", synapse_ids_path=str(tmp_path / "ids.csv")))
+    assert rows["synapse_id"].tolist() == ["\u00e9", "n\u0303"]
+
+
 def test_random_order_follows_the_seed():
     assert sorted(chosen(order_by="random")) == list("abcde")
     assert chosen(order_by="random", seed=1) == chosen(order_by="random", seed=1)

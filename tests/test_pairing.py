@@ -1,9 +1,10 @@
+import os
 from types import SimpleNamespace
 
 import pytest
 
 from synprep import pairing
-from synprep._core.errors import PairingError
+from synprep._core.errors import PairingError, printable
 from synprep.pairing import Pair
 
 
@@ -51,6 +52,8 @@ def ids(found):
         (".npy", "{synapse_id}.npy", None),
         ("1xnpy", "{synapse_id}.npy", None),
         ("1_mask.npy", "*_masks_{synapse_id}_mask.npy", None),
+        ("re\u0301_1.npy", "r\u00e9_{synapse_id}.npy", "1"),  # a Mac's disk, and Linux
+        ("e\u0301.npy", "{synapse_id}.npy", "\u00e9"),
     ],
 )
 def test_read_id(name, pattern, expected):
@@ -88,9 +91,10 @@ def test_what_does_not_pair_is_told_apart(find):
     assert ids(found) == ["1"]
     assert list(found.em_only) == ["2"]
     assert list(found.mask_only) == ["3"]
-    assert [path.name for path in found.passed_over] == [".keep", "1_mask.npy", "notes.txt", ".keep", "3.npy"]
-    assert found.as_table()["count"].tolist() == [1, 1, 1, 0, 5]
-    assert found.as_table()["examples"].iloc[4] == ".keep, 1_mask.npy, notes.txt and 2 more"
+    assert [path.name for path in found.passed_over] == ["1_mask.npy", "notes.txt", "3.npy"]
+    assert [path.name for path in found.hidden] == [".keep", ".keep"]
+    assert found.as_table()["count"].tolist() == [1, 1, 1, 0, 3, 2]
+    assert found.as_table()["examples"].tolist()[4:] == ["1_mask.npy, notes.txt, 3.npy", ".keep, .keep"]
 
 
 def test_one_folder_for_both(find):
@@ -104,7 +108,7 @@ def test_one_folder_for_both(find):
 def test_mask_folder_inside_the_em_folder(find):
     found = find(["em/1.npy", "em/mask/1_mask.npy"], mask="em/mask")
     assert ids(found) == ["1"]
-    assert [path.name for path in found.passed_over] == [".keep"]
+    assert not found.passed_over
 
 
 def test_equal_patterns_in_folders_apart(find):
@@ -133,11 +137,12 @@ def test_nothing_pairs_says_what_was_read_and_what_to_change(find):
     with pytest.raises(PairingError) as caught:
         find(["em/raw_1.npy", "em/raw_2.npy", "mask/1_mask.npy", "mask/2_mask.npy", "mask/3_mask.npy"])
     message = str(caught.value)
-    assert "3 files, 2 are EM by em_filename_pattern '{synapse_id}.npy'" in message
+    assert "2 files, 2 are EM by em_filename_pattern '{synapse_id}.npy'" in message
     assert "raw_1.npy: id 'raw_1'" in message and "raw_2.npy: id 'raw_2'" in message
-    assert "4 files, 3 are mask by mask_filename_pattern" in message
+    assert "3 files, 3 are mask by mask_filename_pattern" in message
     assert "1_mask.npy: id '1'" in message and "2_mask.npy: id '2'" in message
     assert "3_mask.npy" not in message
+    assert "2 hidden names passed over: .keep, .keep" in message
     for name in ("raw_em_data_path", "raw_mask_data_path", "em_filename_pattern", "mask_filename_pattern"):
         assert name in message.splitlines()[-1]
 
@@ -150,6 +155,127 @@ def test_nothing_fits_shows_names_that_do_not_fit(find):
 def test_missing_folder(find):
     with pytest.raises(PairingError, match="there is no folder"):
         find([], em="elsewhere")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".Trash-1000/files/1.npy",
+        ".stversions/1.npy",
+        "a/.snapshot/hourly/1.npy",
+        "._1.npy",
+        ".1.npy.icloud",
+        "@eaDir/1.npy",
+        "__MACOSX/._1.npy",
+        "__MACOSX/1.npy",
+        "$RECYCLE.BIN/S-1-5/1.npy",
+        "$Recycle.Bin/1.npy",
+        "lost+found/1.npy",
+        "System Volume Information/1.npy",
+        "#recycle/1.npy",
+    ],
+)
+def test_hidden_names_are_passed_over_and_counted(find, name):
+    kept = find(["em/1.npy", "mask/1_mask.npy"])
+    found = find([f"em/{name}", f"mask/{name.replace('1.npy', '1_mask.npy')}"])
+    assert found.pairs == kept.pairs
+    assert len(found.hidden) == len(kept.hidden) + 2
+    assert not (found.em_only or found.mask_only or found.claimed_twice or found.passed_over)
+    assert found.as_table().loc["hidden files and folders", "count"] == 4
+
+
+def test_the_input_folder_itself_may_be_hidden(find):
+    names = [".data/@eaDir/em/1.npy", ".data/@eaDir/mask/1_mask.npy"]
+    assert ids(find(names, em=".data/@eaDir/em", mask=".data/@eaDir/mask")) == ["1"]
+
+
+def test_a_hidden_folder_is_not_entered(find, tmp_path, monkeypatch):
+    (tmp_path / "em" / ".Trashes").mkdir(parents=True)
+    (tmp_path / "em" / "lost+found").mkdir()
+    scanned, scandir = [], os.scandir
+
+    def refuse_hidden(folder):
+        scanned.append(os.path.basename(folder))
+        assert scanned[-1] in ("em", "mask", "a")  # as root, permissions would not refuse
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse_hidden)
+    assert ids(find(["em/a/1.npy", "mask/1_mask.npy"])) == ["1"]
+    assert scanned == ["em", "a", "mask"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(find, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(folder):
+        if os.path.basename(folder) == "a\x1b":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PairingError, match=r"em/a\\x1b: cannot be read: Permission denied"):
+        find(["em/a\x1b/1.npy", "mask/1_mask.npy"])
+
+
+def test_what_a_run_has_left_is_not_passed_over(find):
+    found = find(["em/1.npy", "em/run.json", "em/.synprep/record.jsonl", "mask/1_mask.npy"])
+    assert ids(found) == ["1"]
+    assert not found.passed_over
+    assert [path.parts[-2:] for path in found.hidden] == [("mask", ".keep")]
+
+
+@pytest.mark.parametrize(
+    ("links", "paths"),
+    [
+        ({"em/link": "elsewhere"}, ["em/1.npy", "em/link/2.npy"]),
+        ({"em/b": "elsewhere", "em/a": "elsewhere"}, ["em/1.npy", "em/a/2.npy"]),  # once
+        ({"em/0": "em/sub"}, ["em/1.npy", "em/sub/2.npy"]),  # its own path before a link's
+        ({"em/sub/loop": "em", "em/up": ".", "em/self": "em/self"}, ["em/1.npy", "em/sub/2.npy"]),
+        ({"em/link": "elsewhere", "elsewhere/back": "em"}, ["em/1.npy", "em/link/2.npy"]),
+        ({"em/link": "elsewhere", "elsewhere/more": "further"}, ["em/1.npy", "em/link/more/2.npy"]),
+        ({"em/.link": "elsewhere", "em/nowhere": "nothing"}, ["em/1.npy"]),
+        ({"em": "elsewhere"}, ["em/2.npy"]),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_links_to_folders_are_followed_once(find, tmp_path, links, paths):
+    for path in paths:
+        where = [folder for name, folder in links.items() if f"{name}/2.npy" == path or "more" in path]
+        real = tmp_path / (where[-1] if where else os.path.dirname(path)) / os.path.basename(path)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        real.touch()
+    for name, folder in links.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / folder)
+    found = find(["mask/1_mask.npy", "mask/2_mask.npy"])
+    assert [str(pair.em_path.relative_to(tmp_path)) for pair in found.pairs] == paths
+    assert not found.claimed_twice
+
+
+def test_names_that_differ_in_normalisation_pair(find):
+    found = find(["em/\u00e91.npy", "mask/e\u03011_mask.npy", "em/e\u03012.npy", "mask/e\u03012_mask.npy"])
+    assert ids(found) == ["\u00e91", "\u00e92"]
+    assert found.pairs[1].em_path.name == "e\u03012.npy"  # the file's own name
+    assert pairing.select(found.pairs, ["e\u03011"]) == [found.pairs[0]]
+    assert list(find(["em/e\u03011.npy"]).claimed_twice) == ["\u00e91"]
+
+
+@pytest.mark.parametrize("synapse_id", ["1\r", "1\n2", "\x1b[2J", "\x85", "\u202e1", "1\udcff"])
+def test_an_id_that_is_not_plain_text_is_refused_alone(find, synapse_id):
+    found = find(["em/2.npy", "mask/2_mask.npy", f"em/{synapse_id}.npy", f"mask/{synapse_id}_mask.npy"])
+    assert ids(found) == ["2"]
+    (problem,) = found.problems
+    assert (problem.severity, problem.stage) == ("error", "pairing")
+    assert problem.text.startswith("synapse id is not plain text: ")
+    shown = [problem.synapse_id, problem.text, problem.em_path, problem.mask_path]
+    assert all(text and text == printable(text) for text in shown)
+    assert found.as_table().loc["pairs that cannot be used", "count"] == 1
+
+
+def test_what_is_not_text_outside_the_id_does_not_matter(find):
+    found = find(["em/\udcff/\udcff_1.npy", "mask/\r/1_mask.npy"], em_pattern="*_{synapse_id}.npy")
+    assert ids(found) == ["1"]
+    assert found.as_table()["examples"].iloc[0] == r"\udcff_1.npy"
 
 
 PAIRS = [Pair(text, None) for text in ("007", "1", "7", "NA", "a")]

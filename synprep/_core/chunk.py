@@ -108,7 +108,8 @@ class Pair:
         em_path, mask_path = (
             printable(shown(path)) if path else "" for path in (self.em_path, self.mask_path)
         )
-        return replace(problem, synapse_id=self.synapse_id, stage=stage, em_path=em_path, mask_path=mask_path)
+        synapse_id = printable(self.synapse_id)
+        return replace(problem, synapse_id=synapse_id, stage=stage, em_path=em_path, mask_path=mask_path)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,10 @@ class Pairing:
     passed_over : tuple of Path
         Files that are neither EM nor mask.
     problems : tuple of Problem
-        Rows of a synapse table that cannot be used.
+        Pairs, or rows of a synapse table, that cannot be used.
+    hidden : tuple of Path
+        Files and folders whose names begin with a dot, or are those of a system's own folders; what is in
+        them is not looked at.
     """
 
     pairs: tuple[Pair, ...]
@@ -135,6 +139,7 @@ class Pairing:
     claimed_twice: dict[str, list[Path]]
     passed_over: tuple[Path, ...]
     problems: tuple[Problem, ...] = ()
+    hidden: tuple[Path, ...] = ()
 
     def as_table(self) -> pd.DataFrame:
         """Counts and examples for a person to read: columns `count` and `examples` (file names)."""
@@ -147,8 +152,12 @@ class Pairing:
             "files passed over": (len(self.passed_over), map(_name, self.passed_over)),
         }
         if self.problems:
+            is_of_files = any(one.em_path for one in self.problems)
+            what = "pairs" if is_of_files else "rows of the table"
             ids = (one.synapse_id or one.detail for one in self.problems)
-            found["rows of the table that cannot be used"] = len(self.problems), ids
+            found[f"{what} that cannot be used"] = len(self.problems), ids
+        if self.hidden:
+            found["hidden files and folders"] = len(self.hidden), map(_name, self.hidden)
         rows = [(what, n, listed(names, 3)) for what, (n, names) in found.items()]
         return pd.DataFrame(rows, columns=["files", "count", "examples"]).set_index("files")
 

@@ -1,6 +1,7 @@
 """The package's exceptions, each shown as one short message instead of a traceback; and words of messages."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from os import PathLike
 
@@ -82,6 +83,11 @@ def _shortened(text: str) -> str:
 def printable(text: str) -> str:
     """Write as escapes what a line of text cannot hold: what steers a terminal, or is no text at all."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def composed(text: str) -> str:
+    """Text in composed characters (NFC), in which ids and names are compared: disks of Macs take é apart."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def counted(n: int, noun: str) -> str:

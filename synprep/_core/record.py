@@ -24,7 +24,7 @@ import pandas as pd
 
 import synprep
 from synprep._core import arrays, files, problems, text_table
-from synprep._core.errors import LockedError, OutputError, TableError
+from synprep._core.errors import LockedError, OutputError, TableError, composed
 from synprep._core.paths import is_project, resolve
 from synprep._core.problems import Problem
 
@@ -136,13 +136,13 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def read_ids(path: str | os.PathLike) -> list[str]:
-    """Synapse ids that a person has listed, each once; one that a program has changed is an error."""
+    """Synapse ids that a person has listed, each once, in composed characters; changed ones are an error."""
     ids = {}
     for line, (synapse_id,) in text_table.rows(path, ["synapse_id"]):
         if why := text_table.changed(synapse_id) if synapse_id else "no synapse id":
             held = f"{text_table.escaped(synapse_id)!r}: " if synapse_id else ""
             raise TableError(f"{path}: line {line}: {held}{why}")
-        ids[synapse_id] = None
+        ids[composed(synapse_id)] = None
     if not ids:
         raise TableError(f"{path}: lists no synapse id")
     return list(ids)
