@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -23,8 +23,10 @@ from synprep._core.errors import (
     OutputError,
     ParameterError,
     TableError,
+    composed,
     counted,
     listed,
+    printable,
     raise_failures,
 )
 from synprep._core.paths import shown
@@ -49,6 +51,13 @@ __all__ = [
 
 _N_IN_VAIN = 20  # chunks that fail, and none that does not, end a run that is cut from volumes
 _EXTRACT_MARK = "extract"  # in the hidden folder of raw pairs that extract has made
+_PASSED_OVER = "passed over, since the filename patterns make it neither EM nor mask"
+_UNPAIRED = {  # what a pairing holds besides pairs, in words
+    "em_only": "EM without mask",
+    "mask_only": "mask without EM",
+    "passed_over": "neither EM nor mask",
+    "hidden": "hidden",
+}
 _N_THREADS = 8  # that wait for headers; reading them is all waiting
 
 
@@ -65,9 +74,12 @@ class Plan:
     todo : tuple of Pair
         Those that are to be done.
     problems : tuple of Problem
-        Why the others cannot be done.
+        Why the others cannot be done, and warnings of files that are in no pair.
     done_state : list of int or None
         State of the record of finished chunks when the plan was made.
+    unpaired : dict of str to int
+        How many files are in no pair: em_only, mask_only, passed_over (neither EM nor mask), hidden; only
+        what there is, and of ids only those that were asked for.
     """
 
     pairs: tuple[Pair, ...]
@@ -75,6 +87,7 @@ class Plan:
     todo: tuple[Pair, ...]
     problems: tuple[Problem, ...]
     done_state: list[int] | None
+    unpaired: dict[str, int] = field(default_factory=dict)
 
 
 def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
@@ -109,19 +122,39 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
     pairs, wanted = _choose(found, p)
     _refuse_other_data_set(found, p)
     done_state = record.done_state(p.proc_data_path)
+    found = _asked_for(found, wanted, p)
     usable, refused = _usable(found, pairs)
     done = _done(usable, p) if p.resume else {}
     rest = [pair for pair in usable if pair.synapse_id not in done]
     todo, unusable, n_bytes = _preflight(rest, p, show_progress)
     _say_what_is_missing(found, wanted)
     files.refuse_full_disk(p.proc_data_path, n_bytes)
-    return Plan(tuple(pairs), done, tuple(todo), (*refused, *unusable), done_state)
+    found_problems = (*refused, *unusable, *_unpaired(found))
+    return Plan(tuple(pairs), done, tuple(todo), found_problems, done_state, _unpaired_counts(found))
 
 
-def _choose(found: Pairing, p: Preprocess | Extract) -> tuple[list[Pair], Iterable[str] | None]:
+def _choose(found: Pairing, p: Preprocess | Extract) -> tuple[list[Pair], frozenset[str] | None]:
     """Pairs that were asked for, and the ids that were."""
-    wanted = record.read_ids(p.synapse_ids_path) if p.synapse_ids_path else None
+    wanted = frozenset(record.read_ids(p.synapse_ids_path)) if p.synapse_ids_path else None
     return pairing.select(found.pairs, wanted, p.max_chunks), wanted
+
+
+def _asked_for(found: Pairing, wanted: frozenset[str] | None, p: Preprocess) -> Pairing:
+    """What was found, without ids that were not asked for and without files of the run's own folder."""
+    own = os.path.join(p.proc_data_path, "")
+    others = {
+        name: tuple(path for path in getattr(found, name) if not str(path).startswith(own))
+        for name in ("passed_over", "hidden")
+    }
+    found = replace(found, **others)
+    if wanted is None or p.volumes:  # of a synapse table only rows that were asked for are read
+        return found
+    asked = set(map(printable, wanted))
+    by_id = {
+        name: {key: paths for key, paths in getattr(found, name).items() if key in wanted}
+        for name in ("em_only", "mask_only", "claimed_twice")
+    }
+    return replace(found, problems=tuple(one for one in found.problems if one.synapse_id in asked), **by_id)
 
 
 def _usable(found: Pairing, pairs: Iterable[Pair]) -> tuple[list[Pair], list[Problem]]:
@@ -219,6 +252,25 @@ def _alike(pairs: Iterable[Pair]) -> list[Problem]:
     return found
 
 
+def _unpaired(found: Pairing) -> Iterator[Problem]:
+    """Warn of files without a partner, each, and of those that are neither EM nor mask, together."""
+    for synapse_id, path in found.em_only.items():
+        one = Problem(kind="EM without mask", file=path.name, severity="warning")
+        yield Pair(synapse_id, path).locate(one, "pairing")
+    for synapse_id, path in found.mask_only.items():
+        one = Problem(kind="mask without EM", file=path.name, severity="warning")
+        yield Pair(synapse_id, None, path).locate(one, "pairing")
+    if found.passed_over:
+        names = listed((path.name for path in found.passed_over), 3)
+        files = f"{counted(len(found.passed_over), 'file')}: {names}"
+        yield Problem(kind=_PASSED_OVER, file=files, severity="warning", stage="pairing")
+
+
+def _unpaired_counts(found: Pairing) -> dict[str, int]:
+    counts = {name: len(getattr(found, name)) for name in _UNPAIRED}
+    return {name: n for name, n in counts.items() if n}
+
+
 def _preflight(
     pairs: Sequence[Pair], p: Preprocess, show_progress: bool
 ) -> tuple[list[Pair], list[Problem], int]:
@@ -252,9 +304,9 @@ def _n_output_bytes(shape_xyz: tuple[int, int, int], p: Preprocess) -> int:
     return 128 + n_channels * prod(shape_xyz[:2]) * (stop - start)
 
 
-def _say_what_is_missing(found: Pairing, wanted: Iterable[str] | None) -> None:
+def _say_what_is_missing(found: Pairing, wanted: frozenset[str] | None) -> None:
     """Print which ids were asked for in vain; after the progress bar, which takes with it what was there."""
-    missing = sorted({*(wanted if wanted is not None else ())} - {pair.synapse_id for pair in found.pairs})
+    missing = sorted((wanted or frozenset()) - {composed(pair.synapse_id) for pair in found.pairs})
     if missing:
         print(f"{counted(len(missing), 'id')} of synapse_ids_path not paired: {listed(missing)}")
 
@@ -270,7 +322,8 @@ class Result:
     problems : tuple of Problem
         As in `problems.csv`.
     counts : dict of str to int
-        Chunks that are paired, done (by this run), skipped (finished before), failed and warned of.
+        Chunks that are paired, done (by this run), skipped (finished before), failed and warned of; and files
+        that are em_only, mask_only or passed_over, where there are any.
     inputs_hash : str
         SHA-256 of the input list: which files, of which size, make which chunk.
     notes : tuple of str
@@ -449,11 +502,9 @@ def _finish(
     if not is_idle:
         _tidy(folder)
         files.save_json(folder / "run.json", _provenance(p, counts, inputs_hash, started))
-    notes = [
-        f"{counted(len(entries), 'chunk')} finished",
-        f"tensors and tables are in {shown(folder)}",
-        *kept,
-    ]
+    where = f"tensors and tables are in {printable(shown(folder))}"
+    notes = [f"{counted(len(entries), 'chunk')} finished", where, *kept]
+    notes += [*_say_unpaired(plan), *_say_shapes(entries.values())]
     notes += [*_strangers(folder, meta), *problems.shared(found, len(entries))]
     return Result(meta, sections, tuple(found), counts, inputs_hash, tuple(notes))
 
@@ -470,17 +521,17 @@ def _all_problems(plan: Plan, entries: dict[str, Entry], failed: list[Problem]) 
 
 
 def _counts(plan: Plan, found: Iterable[Problem], n_failed_now: int) -> dict[str, int]:
-    ids = {
-        severity: {one.synapse_id for one in found if one.severity == severity}
-        for severity in ("error", "warning")
-    }
-    return {
+    found = list(found)
+    counts = {
         "paired": len(plan.pairs),
         "done": len(plan.todo) - n_failed_now,
         "skipped": len(plan.done),
-        "failed": len(ids["error"]),
-        "warned": len(ids["warning"]),
+        "failed": len({one.synapse_id for one in found if one.severity == "error"}),
+        "warned": len(
+            {one.synapse_id for one in found if one.severity == "warning" and one.stage != "pairing"}
+        ),
     }
+    return counts | {name: n for name, n in plan.unpaired.items() if name != "hidden"}
 
 
 def _inputs_hash(pairs: Sequence[Pair], p: Preprocess | Extract) -> str:
@@ -497,7 +548,8 @@ def _inputs_hash(pairs: Sequence[Pair], p: Preprocess | Extract) -> str:
         for path, folder in ((pair.em_path, p.raw_em_data_path), (pair.mask_path, p.raw_mask_data_path)):
             size = (files.state(path) or [None])[0]
             relative = Path(path).relative_to(folder).as_posix()
-            digest.update(f"{pair.synapse_id}\t{relative}\t{size}\n".encode())
+            line = f"{pair.synapse_id}\t{relative}\t{size}\n"
+            digest.update(line.encode("utf-8", "backslashreplace"))  # a folder's name may be no text
     return digest.hexdigest()
 
 
@@ -510,6 +562,21 @@ def _provenance(p: Preprocess | Extract, counts: dict[str, int], inputs_hash: st
         "started": started,
         "ended": record.now(),
     }
+
+
+def _say_unpaired(plan: Plan) -> list[str]:
+    """Say how many files are in no pair."""
+    texts = [f"{n:,} {_UNPAIRED[name]}" for name, n in plan.unpaired.items()]
+    return [f"files that are in no pair: {', '.join(texts)}"] if texts else []
+
+
+def _say_shapes(entries: Iterable[Entry]) -> list[str]:
+    """Say which shapes there are, if there are several, since a model is trained on one."""
+    names = (entry.row["filename"].removeprefix(entry.synapse_id) for entry in entries)
+    shapes = Counter(name.strip("_").removesuffix(".npy").replace("_", " x ") for name in names)
+    ordered = sorted(shapes.items(), key=lambda item: (-item[1], item[0]))
+    texts = [f"{shape} ({counted(n, 'chunk')})" for shape, n in ordered]
+    return [f"{len(shapes)} shapes (c, x, y, z): {listed(texts)}"] if len(shapes) > 1 else []
 
 
 def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:

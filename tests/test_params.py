@@ -373,8 +373,8 @@ def test_a_notebook_ends_with_what_came_out(capsys):
     with pytest.raises(FailedChunksError, match="2 chunks failed"):
         params.conclude(p, {"7": "gone", "8": "gone"}, done=1)
     assert "2 failed\nresults" in capsys.readouterr().out
-    for record in params.RECORDS:  # all say where results are, and what comes next
-        params.conclude(record(), done=1)
+    for record_type in params.RECORDS:  # all say where results are, and what comes next
+        params.conclude(record_type(), done=1)
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 3
         assert all(line.partition(": ")[2] for line in lines)

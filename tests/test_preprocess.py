@@ -2,15 +2,21 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import run_preprocess as run
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from synprep import pairing, preprocess
 from synprep._core import files, npy, problems, record
-from synprep._core.errors import LockedError, OutputError, ParameterError, TableError
+from synprep._core.errors import FailedChunksError, LockedError, OutputError, ParameterError, TableError
 from synprep.params import Preprocess
 
 
@@ -191,6 +197,162 @@ def test_ids_that_differ_only_in_case_are_an_error_each(write_pair, paths):
     assert {one.stage for one in result.problems} == {"pairing"}
     assert result.counts == {"paired": 4, "done": 2, "skipped": 0, "failed": 2, "warned": 0}
     assert run(Preprocess(**paths)).counts["skipped"] == 2
+
+
+@pytest.fixture
+def strays(write_pair, tmp_path):
+    """One pair, two EM files and one mask without partner, four other files, and two hidden ones."""
+    write_pair("1")
+    em, mask = tmp_path / "em", tmp_path / "mask"
+    stray = [em / "7.npy", em / "8.npy", mask / "9_mask.npy", *(em / f"{name}.tif" for name in "abc")]
+    for path in [*stray, em / "._1.npy", mask / ".DS_Store", mask / "Thumbs.db"]:
+        path.write_bytes(b"x")
+
+
+def pairing_rows(folder):
+    table = pd.read_csv(folder / "problems.csv", keep_default_na=False, dtype=str)
+    assert set(table["severity"]) <= {"warning"} and set(table["stage"]) <= {"pairing"}
+    return table.set_index("synapse_id")["problem"].to_dict()
+
+
+def test_files_in_no_pair_are_warnings(strays, paths, tmp_path):
+    result = run(Preprocess(**paths))
+    rows = pairing_rows(tmp_path / "processed")
+    assert rows == {
+        "": "passed over, since the filename patterns make it neither EM nor mask: 4 files: a.tif, b.tif, "
+        "c.tif and 1 more",
+        "7": "EM without mask: 7.npy",
+        "8": "EM without mask: 8.npy",
+        "9": "mask without EM: 9_mask.npy",
+    }
+    counts = {"paired": 1, "done": 1, "skipped": 0, "failed": 0, "warned": 0}
+    assert result.counts == counts | {"em_only": 2, "mask_only": 1, "passed_over": 4}
+    assert json.loads((tmp_path / "processed" / "run.json").read_text())["counts"] == result.counts
+    said = "files that are in no pair: 2 EM without mask, 1 mask without EM, 4 neither EM nor mask, 2 hidden"
+    assert result.notes[2:] == (said,)
+    assert result.failures == {}
+    before = snapshot(tmp_path / "processed")
+    assert run(Preprocess(**paths)).notes[-1] == said
+    assert snapshot(tmp_path / "processed") == before
+    (tmp_path / "em" / "8.npy").unlink()
+    assert run(Preprocess(**paths)).counts["em_only"] == 1
+    assert "8" not in pairing_rows(tmp_path / "processed")
+
+
+def test_of_files_in_no_pair_those_that_were_asked_for(strays, write_pair, paths, tmp_path):
+    for name in ("2", "2\x1b"):
+        write_pair(name)
+    (tmp_path / "em" / "a").mkdir()
+    (tmp_path / "em" / "a" / "2.npy").touch()
+    (tmp_path / "ids.csv").write_text("synapse_id\n1\n8\n")
+    result = run(Preprocess(**paths, synapse_ids_path=str(tmp_path / "ids.csv")))
+    assert [one.synapse_id for one in result.problems] == ["", "8"]
+    assert result.counts["em_only"] == 1 and "mask_only" not in result.counts
+    result = run(Preprocess(**paths, max_chunks=1))
+    assert [one.synapse_id for one in result.problems] == ["", "2", r"2\x1b", "7", "8", "9"]
+    assert set(result.failures) == {"2", r"2\x1b"}
+
+
+def test_outputs_among_inputs_are_not_passed_over(write_pair, paths, tmp_path):
+    write_pair("1")
+    (tmp_path / "mask" / "notes.txt").touch()
+    for folder in (tmp_path / "mask" / "out", tmp_path / "mask"):
+        p = Preprocess(**{**paths, "proc_data_path": str(folder)})
+        result = run(p)
+        before = snapshot(folder)
+        assert run(p).counts.get("passed_over") == result.counts.get("passed_over")
+        assert snapshot(folder) == before
+
+
+def test_folders_may_have_names_that_are_not_text(write_pair, paths, tmp_path):
+    write_pair("1")
+    (tmp_path / "em" / "\udcff").mkdir()
+    (tmp_path / "em" / "1.npy").rename(tmp_path / "em" / "\udcff" / "1.npy")
+    assert len(run(Preprocess(**paths)).meta) == 1
+    (tmp_path / "em" / "\udcff" / "1.npy").write_bytes(b"x")
+    assert list(run(Preprocess(**paths)).failures) == ["1"]
+    assert r"em/\udcff/1.npy" in (tmp_path / "processed" / "problems.csv").read_text("utf-8")
+
+
+def test_several_shapes_are_said_with_their_counts(write_pair, paths):
+    for synapse_id in ("1", "1__2_3", "3"):
+        write_pair(synapse_id)
+    assert not any("shapes (" in note for note in run(Preprocess(**paths)).notes)
+    write_pair("4", em_xyz=np.ones((5, 5, 20), np.uint8))
+    said = "2 shapes (c, x, y, z): 2 x 6 x 5 x 5 (3 chunks), 2 x 5 x 5 x 5 (1 chunk)"
+    assert said in run(Preprocess(**paths)).notes
+
+
+NASTY = [
+    "1\r",
+    "1\n2",
+    ' "3",4 ',
+    "NA",
+    "\ufeff5",
+    "6\udcff",
+    "\u2028",
+    "8.6E+17",
+    "'9",
+    "=1+1",
+    "e\u0301",
+    "\x1b[2J",
+]
+NASTY += [
+    "a\\b",
+    "\u202e",
+    "a\u00a0",
+    "\x85",
+    "-",
+    "#",
+    "$_$",
+    "%s",
+    "{0}",
+    ".hidden",
+    "~$x",
+    "CON",
+    "x" * 300,
+]
+
+
+def is_printable(text):
+    controls = {"\u2028", "\u2029", *map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))}
+    return not any(unicodedata.category(mark) in ("Cc", "Cs") or mark in controls for mark in text)
+
+
+def write_named(folder, names):
+    """Write a pair for each name that a file can have here."""
+    for kind, end in (("em", ".npy"), ("mask", "_mask.npy")):
+        (folder / kind).mkdir()
+        for name in {*names, "good"}:
+            with suppress(OSError, UnicodeEncodeError):  # too long, or no name here
+                np.save(folder / kind / f"{name}{end}", np.ones((2, 2, 2), np.uint8))
+
+
+@given(names=st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=9), max_size=20))
+@example(names=NASTY)
+@settings(max_examples=8, deadline=None)
+def test_what_is_written_is_read_and_what_is_printed_is_printable(names):
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_named(folder, names)
+        roles = {"raw_em_data_path": "em", "raw_mask_data_path": "mask", "proc_data_path": "processed"}
+        p = Preprocess(**{role: str(folder / one) for role, one in roles.items()})
+        found, result = pairing.find(p), run(p)
+        data, written = (
+            record.load(p.proc_data_path),
+            record.read_table(folder / "processed" / "problems.csv"),
+        )
+        pd.testing.assert_frame_equal(data.meta, result.meta)
+        pd.testing.assert_frame_equal(written, problems.table(result.problems), check_dtype=False)
+        n_files = len([one for one in os.scandir(folder / "em") if not one.name.startswith(".")])
+        assert len(result.meta) + len(result.failures) == n_files - len(found.claimed_twice)
+        printed = [*result.notes, *written.to_numpy().flat, *data.meta["synapse_id"]]
+        printed += [*found.as_table()["examples"], *problems.grouped(result.problems)["examples"]]
+        with pytest.raises(FailedChunksError) if result.failures else nullcontext() as caught:
+            preprocess.raise_failures(result.failures)
+        printed += str(caught.value).splitlines() if caught else []
+        assert [text for text in printed if not is_printable(text)] == []
+        assert run(p).counts["done"] == 0
 
 
 def test_an_id_alone_may_have_any_case(write_pair, paths, tmp_path):

@@ -101,7 +101,7 @@ def shared(problems: Iterable[Problem], n_chunks: int) -> list[str]:
     """Say once what more than half of the chunks share, with the parameters to look at."""
     by_kind = defaultdict(list)
     for one in problems:
-        if one.severity == "warning":
+        if one.severity == "warning" and one.stage != "pairing":
             by_kind[one.kind].append(one)
     return [_share(by_kind[kind], n_chunks) for kind in sorted(by_kind) if 2 * len(by_kind[kind]) > n_chunks]
 
