@@ -382,6 +382,7 @@ def _put(array_paths: Iterable[str], folder: Path, link_mode: str, show: bool) -
     put, what = (files.link_file, "Linking") if is_link else (files.copy_file, "Copying")
     work = execution.attempt_all(lambda path: put(path, folder / basename(path)), array_paths, what, show)
     failed = [outcome for _, outcome in work if isinstance(outcome, ChunkError)]
+    files.sync_folder(folder)
     _refuse(OutputError, failed, "file", "not copied")
 
 

@@ -489,6 +489,8 @@ def _finish(
 ) -> Result:
     """Write the tables, where they changed, and say what a person should know."""
     folder = Path(p.proc_data_path)
+    if plan.todo:
+        record.sync_done(folder)
     found = _all_problems(plan, entries, failed)
     meta = record.meta_table(entry.row for entry in entries.values())
     sections = record.sections_table({key: entry.sections for key, entry in entries.items()})
@@ -683,6 +685,9 @@ def _finish_extracting(
     plan: Plan, p: Extract, entries: dict[str, Entry], failed: list[Problem], started: str
 ) -> Extracted:
     folder, found = _folder(p), _all_problems(plan, entries, failed)
+    if plan.todo:
+        files.sync_folder(p.raw_mask_data_path)
+        record.sync_done(folder)
     sources = record.sources_table(entry.source for entry in entries.values())
     tables = {"sources.csv": sources, "problems.csv": problems.table(found)}
     contents = {name: record.table_bytes(table) for name, table in tables.items()}

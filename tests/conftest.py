@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from synprep import pairing, params, preprocess
-from synprep._core import chunk
+from synprep._core import chunk, record
 from synprep._core.chunk import Pair
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -94,6 +95,30 @@ def write_pair(tmp_path):
             np.save(folder / kind / f"{name}.npy", array)
 
     return write
+
+
+@pytest.fixture
+def disk_calls(monkeypatch):
+    """What is flushed to the disk, renamed and recorded, in this order, such as ("rename", "meta.csv")."""
+    calls, flush, rename, record_chunk = [], os.fsync, os.replace, record.append_done
+
+    def fsync(descriptor):
+        flush(descriptor)
+        calls.append(("flush", os.fstat(descriptor)))
+
+    def replace(source, target):
+        status = os.stat(source)
+        rename(source, target)
+        calls.append(("rename", str(target), status))
+
+    def append_done(folder, entry):
+        calls.append(("record", entry.synapse_id))
+        record_chunk(folder, entry)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(record, "append_done", append_done)
+    return calls
 
 
 @pytest.fixture

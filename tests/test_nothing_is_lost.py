@@ -1,5 +1,6 @@
 """Hostile inputs, kills, full disks, two runs at once: what a night of ten thousand chunks brings."""
 
+import errno
 import json
 import os
 import random
@@ -15,11 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import pairing, preprocess
+from synprep import merge, pairing, preprocess
 from synprep._core import files, record
 from synprep._core import npy as npy_file
 from synprep._core.errors import OutputError, PairingError
-from synprep.params import Preprocess
+from synprep.params import Merge, Preprocess
 
 RUN = """
 import json, sys
@@ -280,6 +281,101 @@ def test_an_output_folder_without_permission(nobody):
     as_owner(lambda: (folder / "processed").mkdir(mode=0o555))
     with pytest.raises(OutputError, match="cannot be written: Permission denied"):
         run(Preprocess(**here))
+
+
+def named(calls, *folders):
+    """Calls with file names for what was flushed: of a file its later one, of a folder its own."""
+    names = {one.st_ino: os.path.basename(path) for _, path, *status in calls for one in status}
+    for path in (path for folder in folders for path in (folder, *Path(folder).glob("record.jsonl"))):
+        names[os.stat(path).st_ino] = path.name
+    return [
+        (what, names.get(one.st_ino, "other") if what == "flush" else os.path.basename(one))
+        for what, one, *_ in calls
+    ]
+
+
+def test_what_is_flushed_when(write_pair, paths, tmp_path, disk_calls):
+    """A tensor, its name, its line in the record, the folder, the record; then the tables; then run.json."""
+    write_pair("1")
+    run(Preprocess(**paths))
+    out = tmp_path / "processed"
+    expected = [("flush", "1__2_6_5_5.npy"), ("rename", "1__2_6_5_5.npy"), ("record", "1")]
+    expected += [("flush", "processed"), ("flush", "record.jsonl"), ("flush", record.HIDDEN)]
+    for name in ("problems.csv", "sections.csv", "meta.csv", "run.json"):
+        expected += [("flush", name), ("rename", name), ("flush", "processed")]
+    found = named(disk_calls, out, out / record.HIDDEN)
+    assert found[found.index(expected[0]) :] == expected
+
+
+@pytest.mark.parametrize(("sync_bytes", "n_times"), [(1, 4), (1 << 20, 1)])
+def test_the_record_is_flushed_once_for_many_chunks(
+    write_pair, paths, tmp_path, disk_calls, monkeypatch, sync_bytes, n_times
+):
+    monkeypatch.setattr(record, "_SYNC_BYTES", sync_bytes)
+    for synapse_id in ("1", "22", "333"):
+        write_pair(synapse_id)
+    run(Preprocess(**paths))
+    found = named(disk_calls, tmp_path / "processed" / record.HIDDEN)
+    assert found.count(("flush", "record.jsonl")) == n_times
+
+
+def test_a_table_is_moved_aside_for_certain_before_an_array_is_replaced(
+    write_pair, paths, tmp_path, disk_calls
+):
+    for synapse_id in ("1", "22"):
+        write_pair(synapse_id)
+    run(Preprocess(**paths))
+    disk_calls.clear()
+    run(Preprocess(**paths, cutout_threshold=0.5))
+    out = tmp_path / "processed"
+    found = named(disk_calls, out, out / record.HIDDEN)
+    first = found.index(("rename", "meta.1.csv"))
+    assert found[first + 1] == ("flush", "processed")
+    assert found.index(("rename", "1__2_6_5_5.npy")) > first
+
+
+def assert_whole_when_renamed(calls):
+    """Every file had all its bytes when it was flushed, before it was given its name."""
+    for number, (what, path, *status) in enumerate(calls):
+        if what == "rename":
+            flushed = [one for kind, one, *_ in calls[:number] if kind == "flush"]
+            sizes = [one.st_size for one in flushed if one.st_ino == status[0].st_ino]
+            assert sizes[-1:] == [status[0].st_size], path
+
+
+def test_files_are_whole_on_the_disk_before_they_have_their_names(write_pair, paths, tmp_path, disk_calls):
+    for synapse_id in ("1", "22"):
+        write_pair(synapse_id)
+    p = Preprocess(**paths)
+    run(p)
+    tables = [str(tmp_path / "processed" / "meta.csv")]
+    to = str(tmp_path / "merged" / "meta.csv")
+    merge.run(Merge(meta_list=tables, merged_meta_path=to, link_mode="copy"), show_progress=False)
+    assert_whole_when_renamed(disk_calls)
+    found = named(disk_calls, tmp_path / "merged")
+    first = found.index(("rename", "merged.json"))  # of the merge
+    last = max(found.index(("rename", f"{name}__2_6_5_5.npy"), first) for name in ("1", "22"))
+    assert found[last + 1 : last + 4] == [("flush", "merged"), ("flush", "run.json"), ("rename", "run.json")]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EACCES])
+def test_file_systems_that_cannot_flush_a_folder_are_passed_over(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    files.sync_folder(tmp_path)
+    monkeypatch.setattr(files.os, "open", refuse)
+    files.sync_folder(tmp_path)
+
+
+def test_a_disk_that_fails_while_a_folder_is_flushed_is_an_error(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(OutputError, match="cannot be written: Input/output error"):
+        files.sync_folder(tmp_path)
 
 
 N_CHUNKS = 80

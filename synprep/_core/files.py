@@ -1,9 +1,11 @@
 """Files: a whole one or none.
 
 Every file appears under its final name only when it is whole: it is written under a temporary name in the
-same folder, flushed to the disk, and renamed.
+same folder, flushed to the disk, and renamed. Its name is on the disk for certain when the folder has been
+flushed too (`sync_folder`): at once for tables and other small files, in batches for arrays.
 """
 
+import errno
 import itertools
 import json
 import math
@@ -21,6 +23,7 @@ import numpy as np
 from synprep._core.errors import ChunkError, OutputError
 
 _BLOCK_BYTES = 4 << 20
+_DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -106,10 +109,29 @@ def clean_up(folder: str | os.PathLike) -> None:
             _remove_quietly(path)
 
 
+def sync_folder(folder: str | os.PathLike) -> None:
+    """Flush the names in a folder to the disk, so that renamed files keep them when the power fails.
+
+    Passed over where it cannot be done, as on Windows and on some network file systems.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
 def save_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Write a file."""
     with replacing(path) as file:
         file.write(content)
+    sync_folder(Path(path).parent)
 
 
 def save_array(path: str | os.PathLike, array: np.ndarray, is_fortran: bool = False) -> None:
@@ -191,6 +213,7 @@ def move_aside(path: str | os.PathLike) -> Path | None:
     aside = next(candidate for candidate in numbered if not candidate.exists())
     with _moving(path):
         os.replace(path, aside)
+    sync_folder(path.parent)
     return aside
 
 
@@ -198,6 +221,7 @@ def remove(path: str | os.PathLike) -> None:
     """Remove a file, if it is there."""
     with _moving(path):
         Path(path).unlink(missing_ok=True)
+    sync_folder(Path(path).parent)
 
 
 @contextmanager

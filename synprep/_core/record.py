@@ -66,6 +66,7 @@ SOURCES_COLUMNS = {
 }
 HIDDEN = ".synprep"
 _RECORD, _LOCK, _OWNER = "record.jsonl", "lock", "owner.json"
+_SYNC_BYTES = 1 << 15  # of the record, some ten chunks, after which it is flushed to the disk
 _CHECK = re.compile(rb'{"check":"([0-9a-f]{16})",')  # how a line of the record begins
 _TYPES = {"int64": (int,), "float64": (float, int), "bool": (bool,)}  # of JSON, by those of columns
 _RANGES = {  # of the values of columns, by how their names begin; others are not negative
@@ -436,13 +437,33 @@ def _warning(recorded: list | str) -> Problem:
 
 
 def append_done(folder: str | os.PathLike, entry: Entry) -> None:
-    """Add a finished chunk, whose tensor is in place, to the record of a folder that this run has locked."""
+    """Add a finished chunk, whose tensor is in place, to the record of a folder that this run has locked.
+
+    Record and tensors' names are flushed to the disk once for many chunks: a chunk whose line or tensor is
+    lost when the power fails is done again.
+    """
     path = Path(folder, HIDDEN, _RECORD)
     try:
         with open(path, "ab") as file:
+            before = file.tell()
             file.write(_line(entry))
+            is_full = file.tell() // _SYNC_BYTES > before // _SYNC_BYTES
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    if is_full:
+        sync_done(folder)
+
+
+def sync_done(folder: str | os.PathLike) -> None:
+    """Flush the names of tensors, then the record of those that are finished, to the disk."""
+    path = Path(folder, HIDDEN, _RECORD)
+    files.sync_folder(folder)
+    try:
+        with suppress(FileNotFoundError), open(path, "rb+") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    files.sync_folder(path.parent)
 
 
 def tidy_done(folder: str | os.PathLike) -> None:
