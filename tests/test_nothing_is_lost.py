@@ -378,6 +378,23 @@ def test_a_disk_that_fails_while_a_folder_is_flushed_is_an_error(tmp_path, monke
         files.sync_folder(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["em/1.npy", "mask/1_mask.npy"])
+def test_an_input_that_changes_while_its_tensor_is_written_is_done_again(
+    write_pair, paths, tmp_path, monkeypatch, name
+):
+    write_pair("1")
+    save = files.save_array
+    with monkeypatch.context() as patched:
+
+        def touch_and_save(path, array):
+            os.utime(tmp_path / name, (1, 1))
+            save(path, array)
+
+        patched.setattr(files, "save_array", touch_and_save)
+        run(Preprocess(**paths))
+    assert [run(Preprocess(**paths)).counts["done"] for _ in range(2)] == [1, 0]
+
+
 N_CHUNKS = 80
 
 

@@ -438,6 +438,12 @@ class TestResume:
     def test_changed_parameters_that_matter(self, p, paths, changed):
         assert self.done(Preprocess(**paths, **changed)) == 3
 
+    def test_other_channels_of_cut_em_are_made_again(self, p, paths):
+        cut = {**paths, "cut_intensity_with_seg_masks": True}
+        assert self.done(Preprocess(**cut, output_channel_desc=[[1], [2]])) == 3
+        assert self.done(Preprocess(**cut, output_channel_desc=[[1], [2, 3]])) == 3
+        assert self.done(Preprocess(**cut, output_channel_desc=[[1], [2, 3]])) == 0
+
     def test_changed_parameters_that_do_not_matter(self, p, paths):
         assert self.done(Preprocess(**paths, voxel_size_xy_nm=4, output_channel_desc=[[1]], n_workers=1)) == 0
 
