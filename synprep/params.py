@@ -22,7 +22,7 @@ import yaml
 from synprep._core import volume_settings
 from synprep._core.arrays import MASK_KEYS
 from synprep._core.errors import ParameterError, counted, raise_failures
-from synprep._core.paths import resolve, shown
+from synprep._core.paths import find_problem, resolve, shown
 
 __all__ = [
     "RECORDS",
@@ -56,7 +56,7 @@ class _Facts:
     """What there is to know of a parameter besides its name, type, meaning and default."""
 
     rule: _Rule = (lambda value: True, "")
-    path: Literal["", "input folder", "input file", "output"] = ""
+    path: Literal["", "input folder", "input file", "output", "file or address"] = ""
     empty: str = ""  # what 0 or an empty text stands for; without it, a text must not be empty
     decides: bool = False  # whether it decides what a tensor and its rows hold
 
@@ -96,7 +96,9 @@ _FREE_NAME = (
 # Parameters that several records take.
 _NWorkers = Annotated[int, "number of threads", _Facts(empty="one per core")]
 _Scheduler = Annotated[
-    str, "a Dask cluster: `tcp://host:8786`, or the path of a scheduler file", _Facts(empty="threads")
+    str,
+    "a Dask cluster: `tcp://host:8786`, or the path of a scheduler file",
+    _Facts(path="file or address", empty="threads"),
 ]
 _Seed = Annotated[
     int,
@@ -609,6 +611,7 @@ def _settle(record: Record) -> None:
     _raise_problems(_value_problems(type(record), values))
     for name, (hint, _, facts) in declared.items():
         value = float(values[name]) if hint is float else values[name]
+        value = volume_settings.expanded(value) if name == "volumes" else value
         object.__setattr__(record, name, _each_path(resolve, value) if facts.path else value)
 
 
@@ -617,8 +620,10 @@ def _plain(value: Any) -> Any:
 
 
 def _each_path(convert: Callable[[str], str], value: str | list[str]) -> str | list[str]:
-    """Convert one path or a list of them; empty stays empty."""
-    return [convert(path) for path in value] if isinstance(value, list | tuple) else value and convert(value)
+    """Convert one path or a list of them; empty stays empty, and an address of a scheduler too."""
+    if isinstance(value, list | tuple):
+        return [convert(path) for path in value]
+    return value if value == "" or "://" in value else convert(value)
 
 
 def _value_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
@@ -637,7 +642,17 @@ def _value_problem(value: Any, hint: type | GenericAlias, facts: _Facts) -> str:
         return "must not be empty"
     if facts.empty and hint in (int, float) and value < 0:
         return f"must be 0 ({facts.empty}) or more, not {value}"
-    return "" if accepts(value) else f"{rule}, not {value!r}"
+    if not accepts(value):
+        return f"{rule}, not {value!r}"
+    return _path_problem(value, facts) if facts.path else ""
+
+
+def _path_problem(value: str | list[str], facts: _Facts) -> str:
+    """Say how one path or a list of them is written wrongly; empty when nothing is wrong."""
+    if isinstance(value, list | tuple):
+        problems = ["must not be empty" if path == "" else find_problem(path) for path in value]
+        return next((f"has an entry that {problem}" for problem in problems if problem), "")
+    return "" if facts.path == "file or address" and "://" in value else find_problem(value)
 
 
 def _type_problem(value: Any, hint: type | GenericAlias) -> str:
@@ -704,7 +719,8 @@ def _missing_inputs(
 def _missing(
     name: str, paths: Iterable[Any], kind: str, exists: Callable[[str], bool], will_be_made: set[str]
 ) -> list[str]:
-    given = [resolve(path) for path in paths if isinstance(path, str) and path]
+    written = [path for path in paths if isinstance(path, str) and path]
+    given = [resolve(path) for path in written if not find_problem(path)]
     missing = [path for path in given if path not in will_be_made and not exists(path)]
     return [f"{name}: there is no {kind.removeprefix('input ')} {path}" for path in missing]
 

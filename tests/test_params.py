@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, fields
@@ -8,14 +9,15 @@ from typing import get_type_hints
 import pytest
 
 from synprep import params
-from synprep._core import record
+from synprep._core import paths, record
 from synprep._core.errors import FailedChunksError, ParameterError
-from synprep._core.paths import project_root, resolve, shown
+from synprep._core.paths import find_problem, project_root, resolve, shown
 
 MADE = (
     "data/demo/em",
     "data/demo/mask",
     "data/demo/processed",
+    "data/volumes/synapses.csv",
     "data/ds1/processed/meta.csv",
     "data/ds2/processed/meta.csv",
 )
@@ -339,6 +341,123 @@ def test_paths(tmp_path, monkeypatch):
     assert resolve("") == ""
     assert shown(resolve("data/../data/x")) == "data/x"
     assert shown(tmp_path) == tmp_path.as_posix()
+
+
+WRONG_PATHS = {
+    "$NOPE/x": "must name environment variables that are set",
+    "${NOPE}/x": "must name environment variables that are set",
+    "$EMPTY/x": "must name environment variables that are set and not empty",
+    "data/$(pwd)/x": "must name environment variables",
+    "%USERPROFILE%/x": "must have $NAME in place of %NAME%",
+    "gs://bucket/x": "not a URL, not 'gs://bucket/x'",
+    "file:///x": "not a URL",
+    "s3:/bucket": "not a URL",
+    "me@host:/x": "not a URL",
+    "$BUCKET/x": "not a URL, not '$BUCKET/x' (that is 'gs://bucket/x')",
+    " data/x": "must have no blank at either end",
+    "data/x\u00a0": "must have no blank at either end",
+    "\ufeffdata/x": "must have no blank at either end",
+    "data/x\n": "must be text without control characters",
+    "data/\0x": "must be text without control characters",
+    "data/\ud800": "must be text without control characters",
+    "~nosuchuser/x": "for the home of a user that there is (a folder: ./~NAME)",
+}
+WRONG_OFF_WINDOWS = {
+    "C:\\em": "must have no drive letter, since this is not Windows",
+    "C:/em": "must have no drive letter",
+    "data\\em": "must have / between folders, since this is not Windows",
+}
+
+
+@pytest.fixture
+def variables(monkeypatch, tmp_path):
+    for name, value in (("SCRATCH", str(tmp_path)), ("EMPTY", ""), ("BUCKET", "gs://bucket")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NOPE", raising=False)
+    monkeypatch.setattr(paths, "_IS_WINDOWS", False)
+
+
+PATHS = [
+    (record_type, name)
+    for record_type in params.RECORDS
+    for name, (_, _, facts) in params._declared(record_type).items()
+    if facts.path
+]
+
+
+@pytest.mark.parametrize(("record_type", "name"), PATHS, ids=lambda value: getattr(value, "__name__", value))
+def test_paths_that_would_make_a_folder_of_that_name(record_type, name, variables):
+    is_list, is_address = name == "meta_list", name == "scheduler"
+    for path, message in (WRONG_PATHS | WRONG_OFF_WINDOWS).items():
+        if is_address and "://" in path:
+            continue
+        lines = problems(record_type, **{name: ["data/ds1/processed/meta.csv", path] if is_list else path})
+        assert [line.startswith(f"{name} {'has an entry that ' * is_list}must") for line in lines] == [True]
+        assert message in lines[0]
+
+
+@pytest.mark.parametrize(("record_type", "name"), PATHS, ids=lambda value: getattr(value, "__name__", value))
+def test_names_of_environment_variables_are_expanded(record_type, name, variables, tmp_path):
+    for path in ("$SCRATCH/a", "${SCRATCH}/a", f"{tmp_path}/a"):
+        record = record_type(**{name: [path] if name == "meta_list" else path})
+        value = getattr(record, name)
+        assert value == ([str(tmp_path / "a")] if name == "meta_list" else str(tmp_path / "a"))
+        assert str(tmp_path / "a") in str(asdict(record)[name])  # what run.json records
+
+
+def test_an_address_is_no_path():
+    assert params.Preprocess(scheduler="tcp://host:8786").scheduler == "tcp://host:8786"
+    assert (
+        params.as_table(params.Preprocess(scheduler="tls://host:1"))["value"]["scheduler"] == "tls://host:1"
+    )
+
+
+def test_a_list_of_paths_has_no_empty_one():
+    assert problems(params.Merge, meta_list=[""]) == ["meta_list has an entry that must not be empty"]
+
+
+def test_drive_letters_are_right_on_windows(monkeypatch):
+    monkeypatch.setattr(paths, "_IS_WINDOWS", True)
+    assert [find_problem(path) for path in WRONG_OFF_WINDOWS] == [""] * 3
+    assert find_problem("\\\\server\\c$\\em") == ""
+    assert "not a URL" in find_problem("gs://bucket")
+
+
+def test_what_was_resolved_stays_wherever_the_project_is(tmp_path, monkeypatch):
+    root = tmp_path / "$cratch 100% ~x"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "notebooks" / "preprocess.ipynb").touch()
+    (root / "params").mkdir()
+    monkeypatch.chdir(root)
+    for path in ("data/x", "./~x", "data/cost$/x", "20%/x", "12:30/x"):
+        assert find_problem(path) == find_problem(resolve(path)) == ""
+        assert resolve(resolve(path)) == resolve(path) == os.path.abspath(root / path)
+    assert "must name environment variables" in find_problem(str(root / "$NOPE"))
+
+
+def test_volumes_name_environment_variables_too(variables, tmp_path):
+    given = CHANGED["volumes"] | {
+        "synapse_table": "$SCRATCH/s.csv",
+        "em": {"path": "n5://${SCRATCH}/em", "axes": "zyx"},
+        "segmentation": "n5://s3://bucket/segmentation",
+    }
+    recorded = params.Preprocess(volumes=given).volumes
+    assert recorded == given | {
+        "synapse_table": str(tmp_path / "s.csv"),
+        "em": {"path": f"n5://{tmp_path}/em", "axes": "zyx"},
+    }
+    assert params.Preprocess(volumes=CHANGED["volumes"]).volumes == CHANGED["volumes"]
+    (tmp_path / "s.csv").touch()
+    assert params.from_mapping(params.Preprocess, {"volumes": given})
+
+
+@pytest.mark.parametrize("path", [*WRONG_PATHS, *WRONG_OFF_WINDOWS])
+def test_volumes_refuse_paths_that_are_written_wrongly(path, variables):
+    local = [("em", f"n5://{path}"), ("em", {"path": f"zarr://{path}"})] if "://" not in path else []
+    for name, value in (("synapse_table", path), *local):
+        with pytest.raises(ParameterError, match=f"volumes: {name}") as caught:
+            params.Preprocess(volumes=CHANGED["volumes"] | {name: value})
+        assert "must" in str(caught.value)
 
 
 def test_a_project_above_the_working_folder_comes_first(tmp_path, monkeypatch):

@@ -2,13 +2,14 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, get_args
 
 from synprep._core.arrays import MASK_KEYS
 from synprep._core.errors import ParameterError, counted
-from synprep._core.paths import resolve
+from synprep._core.paths import find_problem, resolve
 
 FORMATS = ("precomputed", "zarr", "zarr3", "n5")
 CONTACT = "contact"  # a cleft that is not read, but where both neurons touch
@@ -64,6 +65,7 @@ _ABSENT = (lambda v: v in ("error", "cutout"), "must be error or cutout")
 _MEGABYTES = (lambda v: type(v) is int and v >= 0, "must be a whole number, 0 or more")
 _LAYER_RULES = {"path": _ADDRESS, "voxel_size_nm": _SIZE, "offset_nm": _OFFSET, "axes": _AXES}
 _LAYERS = ("em", "segmentation", "cleft")
+_NAMED = re.compile(r"\$|(^|://)~")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,8 @@ def _problems(
             found.append(f"{where}{name} holds credentials: they come from the environment alone")
         elif not accepts(value):
             found.append(f"{where}{name} {rule}, not {value!r}")
+        elif problem := _path_problem(name, value):
+            found.append(f"{where}{name} {problem}")
     if "centre_unit_nm is missing" in found:
         found.append("(the unit of a table is never guessed: [4, 4, 40] is 4 x 4 x 40 nm, [1, 1, 1] is nm)")
     return found
@@ -175,6 +179,20 @@ def _names_a_user(value: Any) -> bool:
     """Whether a URL holds a user or a key, as in precomputed://s3://key:secret@bucket/em."""
     is_url = isinstance(value, str) and "://" in value and not _is_path(value)
     return is_url and "@" in value.rpartition("://")[2].partition("/")[0]
+
+
+def _path_problem(name: str, value: Any) -> str:
+    """How the path of the table or of a volume is written wrongly; a URL of a volume is right."""
+    if name == "synapse_table":
+        return find_problem(value)
+    is_volume = name in ("path", *_LAYERS) and _is_path(value)
+    return find_problem(value.partition("://")[2]) if is_volume else ""
+
+
+def expanded(volumes: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameter `volumes` with absolute paths where they name environment variables or a home."""
+    named = [name for name in ("synapse_table", *_LAYERS) if _NAMED.search(str(volumes.get(name)))]
+    return {name: _settled(name, value) if name in named else value for name, value in volumes.items()}
 
 
 def _settled(name: str, value: Any) -> Any:
