@@ -10,7 +10,8 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import GenericAlias, SimpleNamespace
@@ -21,7 +22,7 @@ import yaml
 
 from synprep._core import volume_settings
 from synprep._core.arrays import MASK_KEYS
-from synprep._core.errors import ParameterError, counted, raise_failures
+from synprep._core.errors import ParameterError, counted, listed, raise_failures
 from synprep._core.paths import find_problem, resolve, shown
 
 __all__ = [
@@ -92,6 +93,10 @@ _FREE_NAME = (
     lambda value: os.path.basename(value) not in ("sections.csv", "run.json"),
     "must not be named as one of the files beside it",
 )
+
+# What is assigned in there is not assigned by a cell.
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp)
+_SCOPES += (ast.DictComp, ast.GeneratorExp)
 
 # Parameters that several records take.
 _NWorkers = Annotated[int, "number of threads", _Facts(empty="one per core")]
@@ -431,9 +436,16 @@ def from_mapping(
         One message with all unknown names (and the nearest known one), wrong types, values out of range and
         input paths that do not exist.
     """
+    return _make(record_type, passed, will_be_made, [])
+
+
+def _make(
+    record_type: type[Record], passed: Mapping[str, Any], will_be_made: Iterable[str], problems: list[str]
+) -> tuple[Record, list[str]]:
+    """As `from_mapping`, with problems that are known before."""
     default, own = record_type(), _declared(record_type)
     known = {name for other in RECORDS for name in _declared(other)}
-    problems = [_unknown(name, own, known) for name in passed if name not in known]
+    problems = problems + [_unknown(name, own, known) for name in passed if name not in known]
     values = {name: _plain(passed.get(name, getattr(default, name))) for name in own}
     problems += _value_problems(record_type, values)
     problems += _missing_inputs(record_type, values, {resolve(path) for path in will_be_made})
@@ -477,9 +489,11 @@ def check(
 ) -> Record:
     """Check the parameters of a notebook before any work.
 
-    Values are taken from the notebook's namespace. Names that papermill passed are read from the latest cell
-    that it injected, so that a misspelt one is found and a person's own variables are not mistaken for one.
-    A line is printed for parameters that only other notebooks take.
+    Values are taken from the notebook's namespace. The parameters cell is the latest one that assigns a
+    parameter with its type (``max_chunks: int = 3``): it must assign all parameters and nothing else, so that
+    a misspelt name is found and a person's own variables are not mistaken for one. A cell that papermill has
+    injected after it adds to it. Where no history of cells is kept, or none assigns a parameter so, all
+    parameters must have a value. A line is printed for parameters that only other notebooks take.
 
     Parameters
     ----------
@@ -500,9 +514,12 @@ def check(
     ParameterError
         As `from_mapping`.
     """
-    names = {*_declared(record_type), *_injected_names(namespace.get("In", ()))}
-    passed = {name: namespace[name] for name in sorted(names) if name in namespace}
-    record, passed_over = from_mapping(record_type, passed, will_be_made)
+    own, cells = [*_declared(record_type)], namespace.get("In")
+    typed, injected = _assigned_names(cells if isinstance(cells, list) else [], own)
+    passed = {name: namespace[name] for name in sorted({*own, *typed, *injected}) if name in namespace}
+    assigned = {*typed, *injected} & {*passed} if typed else {*passed}
+    lacking = [name for name in own if name not in assigned]
+    record, passed_over = _make(record_type, passed, will_be_made, _lacking(lacking))
     if passed_over:
         print(f"Passed over, since only other notebooks take them: {', '.join(passed_over)}")
     return record
@@ -736,7 +753,52 @@ def _raise_problems(problems: list[str]) -> None:
         raise ParameterError("\n".join([head, *(f"  {problem}" for problem in problems)]))
 
 
-def _injected_names(cells: Iterable[str]) -> set[str]:
-    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
-    assigned = ast.parse(injected[-1]).body if injected else []
-    return {target.id for statement in assigned for target in getattr(statement, "targets", [])}
+def _lacking(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    line = f"{names[0]}: ... = ..."
+    return [f"{listed(names)}: not assigned in the parameters cell (the latest with a line such as {line})"]
+
+
+def _assigned_names(cells: Sequence[str], own: Collection[str]) -> tuple[set[str], set[str]]:
+    """Names that the parameters cell, and the last one that papermill injected after it, assign."""
+    injected = set()
+    for cell in map(str, reversed(cells)):
+        assigned, typed = _assigned(cell)
+        if not typed.isdisjoint(own):
+            return assigned, injected
+        if cell.startswith("# Parameters\n"):
+            injected = injected or assigned
+    return set(), injected
+
+
+def _assigned(cell: str) -> tuple[set[str], set[str]]:
+    """Names that a cell assigns, and those of them with a type; none where it is not Python."""
+    names, typed, nodes = set(), set(), _statements(cell)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, _SCOPES) or (isinstance(node, ast.AnnAssign) and node.value is None):
+            continue
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            typed.add(node.target.id)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        nodes += ast.iter_child_nodes(node)
+    return names, typed
+
+
+def _statements(cell: str) -> list[ast.AST]:
+    """What IPython ran; of a cell with a magic such as %%time, what stands below that."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # such as that of "C:\em"
+            statements = ast.parse(cell).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    match statements:
+        case [
+            ast.Expr(
+                ast.Call(ast.Attribute(attr="run_cell_magic"), [ast.Constant(name), _, ast.Constant(body)])
+            )
+        ]:
+            return _statements(body) if name in ("capture", "prun", "time") else []
+    return statements

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from conftest import PROJECT
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
 from synprep import params
 from synprep._core import paths, record
@@ -182,32 +186,186 @@ def test_a_record_takes_path_objects(tmp_path):
     assert params.Preprocess(proc_data_path=tmp_path).proc_data_path == str(tmp_path)
 
 
+NOTEBOOK_OF = {
+    record_type: "".join(char if char.islower() else f"_{char.lower()}" for char in record_type.__name__)[1:]
+    for record_type in params.RECORDS
+}
+
+
+def parameters_cell(record_type):
+    """What stands in the notebook's cell that is tagged `parameters`."""
+    notebook = json.loads((PROJECT / f"notebooks/{NOTEBOOK_OF[record_type]}.ipynb").read_text("utf-8"))
+    tagged = [c for c in notebook["cells"] if c["metadata"].get("tags") == ["parameters"]]
+    return "".join(tagged[0]["source"])
+
+
+WRITTEN = parameters_cell(params.Preprocess)
+EVERY_NOTEBOOK = pytest.mark.parametrize("record_type", params.RECORDS, ids=NOTEBOOK_OF.get)
+
+
+def run_cells(*cells, history=True):
+    """A namespace in which these cells were run, one after the other."""
+    namespace = {}
+    for cell in cells:
+        exec(cell, namespace)
+    return namespace | {"In": ["", *cells] if history else [""]}
+
+
+def refused(record_type, namespace):
+    with pytest.raises(ParameterError) as caught:
+        params.check(record_type, namespace, MADE)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+LACKS = "cutout_threshold: not assigned in the parameters cell"
+UNKNOWN = "cutout_treshold is not a parameter; did you mean cutout_threshold?"
+
+
 class TestCheck:
     """What a notebook does: its namespace and the cells that were run."""
 
-    def test_values_come_from_the_namespace(self, capsys):
-        record = params.check(params.Preprocess, {"max_chunks": 3, "In": ["", "max_chunks = 3"]}, MADE)
-        assert record.max_chunks == 3
+    @EVERY_NOTEBOOK
+    @pytest.mark.parametrize("history", [True, False])
+    def test_parameters_cells_of_the_notebooks(self, record_type, history, capsys):
+        cell = parameters_cell(record_type)
+        assert params.check(record_type, run_cells(cell, history=history), MADE) == record_type()
+        assert params.check(record_type, run_cells("x = 1", cell, "y = 2", cell), MADE) == record_type()
         assert capsys.readouterr().out == ""
 
-    def test_own_variables_are_not_mistaken_for_parameters(self):
-        namespace = {"cutout_treshold": 1, "n": 2, "In": ["", "cutout_treshold = 1", "n = 2"]}
-        params.check(params.Preprocess, namespace, MADE)
+    @EVERY_NOTEBOOK
+    def test_every_line_of_every_notebook_may_not_be_renamed_or_deleted(self, record_type):
+        cell = parameters_cell(record_type)
+        for name in asdict(record_type()):
+            first_run = cell.replace(f"{name}:", f"{name}_s:", 1) if cell.startswith(name) else ""
+            first_run = first_run or cell.replace(f"\n{name}:", f"\n{name}_s:", 1)
+            for cells in ((first_run,), (cell, first_run), (cell, first_run, "x = 1")):
+                lacks, unknown = refused(record_type, run_cells(*cells))
+                assert lacks.startswith(f"{name}: not assigned in the parameters cell")
+                assert unknown == f"{name}_s is not a parameter; did you mean {name}?"
+            lines = refused(record_type, run_cells(first_run, history=False))
+            assert [line.split(":")[0] for line in lines] == [name]
+            deleted = run_cells(cell, first_run.replace(f"{name}_s:", "x: int = 1\ndel x\ny: "))
+            assert refused(record_type, deleted)[0].startswith(f"{name}: not assigned")
 
-    def test_injected_names_are_checked(self):
-        cells = ["", "# Parameters\ncutout_treshold = 0.02\n"]
-        with pytest.raises(ParameterError, match="did you mean cutout_threshold"):
-            params.check(params.Preprocess, {"cutout_treshold": 0.02, "In": cells}, MADE)
+    @EVERY_NOTEBOOK
+    def test_added_lines(self, record_type):
+        cell = parameters_cell(record_type)
+        assert refused(record_type, run_cells(cell + "\nxyzzy = 1")) == ["xyzzy is not a parameter"]
+        assert params.check(record_type, run_cells(cell, "xyzzy = 1"), MADE) == record_type()
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "cutout_treshold = 0.5",
+            "cutout_treshold: float = 0.5",
+            "x = cutout_treshold = 0.5",
+            "(max_chunks, [*cutout_treshold]) = 0, [1]",
+            "cutout_treshold = 1\ncutout_treshold += 0.5",
+            "if (cutout_treshold := 0.5): pass",
+            "for cutout_treshold in [1]: pass",
+            "with open(__import__('os').devnull) as cutout_treshold: pass",
+            "if max_chunks == 0:\n    cutout_treshold = 0.5",
+        ],
+    )
+    def test_ways_to_assign(self, line):
+        assert UNKNOWN in refused(params.Preprocess, run_cells(f"{WRITTEN}\n{line}"))
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "# cutout_treshold = 0.5",
+            "import os as cutout",
+            "def cutout(treshold):\n    cutout_treshold = 0.5",
+            "assert [cutout_treshold for cutout_treshold in [1]]",
+            "cutout_treshold: float",
+            "seg_mask_map['MASK_SYNAPTIC_CLEFT'] = 9",
+            "max_chunks, n_sections = 0, 0",
+        ],
+    )
+    def test_what_assigns_nothing_new(self, line):
+        assert params.check(params.Preprocess, run_cells(f"{WRITTEN}\n{line}"), MADE)
+
+    def test_a_line_that_is_commented_out(self):
+        cell = WRITTEN.replace("cutout_threshold", "# cutout_threshold", 1)
+        (line,) = refused(params.Preprocess, run_cells(WRITTEN, cell))
+        assert line.startswith(LACKS)
+        assert len(refused(params.Preprocess, run_cells(cell, history=False))) == 1
+
+    def test_values_come_from_the_namespace(self):
+        assert params.check(params.Preprocess, run_cells(WRITTEN, "max_chunks = 3"), MADE).max_chunks == 3
+
+    def test_the_latest_cell_with_types_counts(self):
+        (line,) = refused(params.Preprocess, run_cells(WRITTEN, "max_chunks: int = 3"))
+        assert line.startswith("raw_em_data_path, raw_mask_data_path, ")
+        assert "and 15 more: not assigned in the parameters cell" in line
+
+    def test_own_variables_are_not_mistaken_for_parameters(self):
+        params.check(params.Preprocess, run_cells("cutout_treshold = 1", WRITTEN, "n = 2"), MADE)
+
+    def test_what_papermill_injects_is_checked(self):
+        injected = "# Parameters\ncutout_treshold = 0.02\n"
+        assert refused(params.Preprocess, run_cells(WRITTEN, injected)) == [UNKNOWN]
+        assert refused(params.Preprocess, run_cells(WRITTEN, injected, "x = 1", WRITTEN, injected)) == [
+            UNKNOWN
+        ]
+        assert params.check(params.Preprocess, run_cells(injected, WRITTEN), MADE)
+
+    def test_what_papermill_injects_overrides_and_adds(self):
+        injected = "# Parameters\ncutout_threshold = 0.02\n"
+        cell = WRITTEN.replace("cutout_threshold", "# cutout_threshold", 1)
+        for cells in ((WRITTEN, injected), (cell, injected)):
+            assert params.check(params.Preprocess, run_cells(*cells), MADE).cutout_threshold == 0.02
 
     def test_only_the_latest_injected_cell_counts(self):
-        cells = ["", "# Parameters\ncutout_treshold = 0.02\n", "x = 1", "# Parameters\nmax_chunks = 1\n"]
-        namespace = {"cutout_treshold": 0.02, "max_chunks": 1, "In": cells}
-        assert params.check(params.Preprocess, namespace, MADE).max_chunks == 1
+        cells = ["# Parameters\ncutout_treshold = 0.02\n", "x = 1", "# Parameters\nmax_chunks = 1\n"]
+        assert params.check(params.Preprocess, run_cells(WRITTEN, *cells), MADE).max_chunks == 1
+
+    def test_a_person_may_call_the_cell_so_too(self):
+        cell = f"# Parameters\n{WRITTEN}"
+        assert params.check(params.Preprocess, run_cells(cell), MADE)
+        assert UNKNOWN in refused(params.Preprocess, run_cells(f"{cell}\ncutout_treshold = 0.5"))
 
     def test_names_of_other_notebooks_are_told(self, capsys):
-        cells = ["# Parameters\nn_bins = 5\n"]
-        params.check(params.Preprocess, {"n_bins": 5, "In": cells}, MADE)
-        assert capsys.readouterr().out == "Passed over, since only other notebooks take them: n_bins\n"
+        for more in ((f"{WRITTEN}\nn_bins: int = 5",), (WRITTEN, "# Parameters\nn_bins = 5\n")):
+            params.check(params.Preprocess, run_cells(*more), MADE)
+            assert capsys.readouterr().out == "Passed over, since only other notebooks take them: n_bins\n"
+
+    @pytest.mark.parametrize("cell", ["x = ", "%time x", "\0", "(" * 5000, "# only a comment", "", 5])
+    def test_cells_that_are_not_python(self, cell):
+        namespace = run_cells(WRITTEN)
+        namespace["In"] += [cell]
+        assert params.check(params.Preprocess, namespace, MADE)
+
+    @pytest.mark.parametrize("cells", [None, [], [""], "In", 5])
+    def test_no_history(self, cells):
+        namespace = run_cells(WRITTEN) | {"In": cells}
+        assert params.check(params.Preprocess, namespace, MADE)
+        del namespace["cutout_threshold"]
+        (line,) = refused(params.Preprocess, namespace)
+        assert line.startswith(LACKS)
+
+    def test_in_the_shell_that_notebooks_run_in(self, tmp_path):
+        config = Config(HistoryManager={"enabled": False})
+        shell = InteractiveShell(config=config, ipython_dir=str(tmp_path))
+        wrong = WRITTEN.replace("cutout_threshold:", "cutout_treshold:")
+        load = "# %load params.py\n"
+        for cells, lines in (
+            (("%precision 3\n" + WRITTEN + "\nassert True",), []),
+            (("%%capture\n" + WRITTEN, "x = !echo 1", "x =", "x?"), []),
+            (("%%capture\n" + wrong,), [LACKS, UNKNOWN]),
+            (("\n\n" + load + wrong,), [LACKS, UNKNOWN]),
+            ((WRITTEN, f"%%writefile {tmp_path}/x.py\nmax_chunks: int = 3", "%time y = 3"), []),
+        ):
+            with capture_output():
+                for cell in cells:
+                    shell.run_cell(cell, store_history=True)
+            if lines:
+                told = refused(params.Preprocess, shell.user_ns)
+                assert [one[: len(line)] for one, line in zip(told, lines, strict=True)] == lines
+            else:
+                assert params.check(params.Preprocess, shell.user_ns, MADE)
+        shell.run_cell("In.clear()")
+        assert params.check(params.Preprocess, shell.user_ns, MADE)
 
 
 CHANGED = {
