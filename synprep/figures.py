@@ -9,6 +9,7 @@ import io
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from synprep._core import arrays, files
 from synprep._core.arrays import Synapse
@@ -227,48 +229,54 @@ def mean_along_z(ax: Axes, sections: pd.DataFrame, n_chunks: int = 5) -> Axes:
 
 def fingerprint(record: Mapping[str, Any]) -> Figure:
     """Draw the blanked sections and the differences between sections in what `fingerprint.run` returns."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(18, 6))
     blanked_sections(left, record)
-    neighbour_changes(right, record)
+    neighbour_changes(middle, record, "brightness")
+    neighbour_changes(right, record, "contrast")
     return figure
 
 
 def blanked_sections(ax: Axes, record: Mapping[str, Any]) -> Axes:
     """Draw how many chunks have how many blanked sections, and what the model of independent cuts expects."""
     found, model = record["blanked"]["n_chunks"], record["blanked"]["model"]
+    probability, rate = (
+        record["numbers"]["blanked_sections"][name] for name in ("section_cutout_prob", "cutout_poisson_rate")
+    )
     ax.bar(range(len(found)), found, color=_DATA, label="chunks")
     if model is None:
-        ax.plot([], [], " ", label="model: withheld")
+        _withheld(ax, probability)
     else:
-        numbers = record["numbers"]["blanked_sections"]
-        label = f"model: probability {numbers['section_cutout_prob']['value']:.2f}, "
-        label += f"rate {numbers['cutout_poisson_rate']['value']:.2f}"
-        ax.plot(range(len(model)), model, "o--", color=_OTHER, label=label)
+        label = f"model: probability {probability['value']:.2f}, rate {rate['value']:.2f}"
+        ax.plot(range(len(model)), model, "o", color=_OTHER, markersize=9, label=label)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_ylim(0, 1.3 * max(found))
     title = f"Blanked sections, {_over(record['n_sections'], 'section', record)}"
     return _finish(ax, title, "Blanked sections of a chunk", "Number of chunks")
 
 
-def neighbour_changes(ax: Axes, record: Mapping[str, Any]) -> Axes:
-    """Draw by how much contrast and brightness differ between neighbouring sections."""
-    neighbours, edges = record["neighbours"], 100 * np.asarray(record["neighbours"]["edges"])
-    ax.stairs(neighbours["contrast"], edges, fill=True, color=_DATA, label="contrast")
-    ax.stairs(neighbours["brightness"], edges, color=_OTHER, linewidth=2, label="brightness")
-    model = neighbours["model"]
-    label = "model: withheld"
-    if model:
-        width = record["numbers"]["section_variation"]["section_contrast_half_width"]["value"]
-        label = f"model: slopes 1 ± {width:.4f} (from contrast)"
-    points = (100 * np.asarray(model["log_ratio"]), model["n"]) if model else ([], [])
-    ax.plot(*points, color="gray", linestyle="--" if model else " ", label=label)
-    ax.set_ylim(0, 1.4 * max(1, *neighbours["contrast"], *neighbours["brightness"]))  # room for the legend
-    ax.set_xlabel("Log ratio of a section to the next one (%)")
-    ax.set_ylabel("Number of section pairs")
-    ax.set_title(f"Neighbouring sections, {_over(neighbours['n_section_pairs'], 'pair', record)}")
-    ax.legend(loc="upper right")
-    return ax
+def neighbour_changes(ax: Axes, record: Mapping[str, Any], what: str) -> Axes:
+    """Draw by how much the brightness or the contrast differs between neighbouring sections."""
+    neighbours = record["neighbours"][what]
+    edges, model = 100 * np.asarray(neighbours["edges"]), neighbours["model"]
+    half_width = record["numbers"]["section_variation"][f"section_{what}_half_width"]
+    ax.stairs(neighbours["n"], edges, fill=True, color=_DATA, label="section pairs")
+    if model is None:
+        _withheld(ax, half_width)
+    else:
+        label = f"model: slopes 1 ± {half_width['value']:.4f}"
+        ax.plot(
+            100 * np.asarray(model["log_ratio"]), model["n"], "--", color=_OTHER, linewidth=2, label=label
+        )
+    ax.set_ylim(0)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    title = f"{what.capitalize()}, {_over(record['neighbours']['n_section_pairs'], 'pair', record)}"
+    return _finish(ax, title, "Log ratio of a section to the next one (%)", "Number of section pairs")
+
+
+def _withheld(ax: Axes, number: Mapping[str, Any]) -> None:
+    """Say in the legend why a model is not drawn."""
+    text = textwrap.fill(f"model: withheld, {number['withheld'] or 'all are alike'}", 45)
+    ax.plot([], [], " ", label=text)
 
 
 def contact_sheet(synapses: Sequence[Synapse], title: str) -> Figure:
@@ -361,7 +369,15 @@ def _over(n: int, noun: str, report: Mapping[str, Any]) -> str:
 
 def _finish(ax: Axes, title: str, xlabel: str, ylabel: str) -> Axes:
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    ax.legend(loc="upper right")
+    return _legend(ax)
+
+
+def _legend(ax: Axes, n_columns: int = 1) -> Axes:
+    """Put the legend below the axis, where it covers no data."""
+    below = ax.transAxes + ScaledTranslation(0, -50 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=n_columns, frameon=False
+    )
     return ax
 
 

@@ -55,6 +55,7 @@ _PIXELS |= {f"_{name}": f"imaged pixels with label {name}" for name in arrays.LA
 _MODEL = "zero-truncated; see synprep.fingerprint"
 _HALF_WIDTH = "half-width of the uniform slopes that would alone give this {}; see synprep.fingerprint"
 _N_RESAMPLES = 1000
+_FNV_START, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
 def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
@@ -70,9 +71,10 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     Returns
     -------
     record : dict
-        What goes into `fingerprint.json`: data set, spacing, counts, seed, versions; `numbers` by group and
-        name, each with value and interval (None if withheld), the reason if so, how, and over how much;
-        `blanked` and `neighbours`, histograms for figures, with what models expect.
+        What goes into `fingerprint.json`: data set, spacing, counts, groups of chunks that share EM, seed,
+        versions; `numbers` by group and name, each with value and interval (None if withheld), the reason if
+        so, how, and over how much; `blanked` and `neighbours`, histograms for figures, with what models
+        expect.
     failures : dict of str to str
         Reason by synapse id for each chunk that could not be read; it is left out of all numbers.
 
@@ -84,20 +86,26 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
         If no chunk could be read.
     """
     tables = _tables_of_sections(data)
-    pixels, failures = _read(data, tables, p)
-    meta = data.meta[data.meta["synapse_id"].isin(pixels)]
+    read, failures = _read(data, tables, p)
+    meta = data.meta[data.meta["synapse_id"].isin(read)]
     ids = list(meta["synapse_id"])
     tables = [tables[synapse_id] for synapse_id in ids]
     known = [_describe(rows) for rows in tables]
     chunks = {name: np.array([one[name] for one in known]) for name in known[0]}
-    chunks["pixels"] = np.array([pixels[synapse_id] for synapse_id in ids])
+    chunks["pixels"] = np.array([read[synapse_id].sums for synapse_id in ids])
     chunks |= {column: meta[column].to_numpy() for column in VOLUME_COLUMNS.values()}
+    boxes = _boxes(data, ids)
+    chunks["group"] = _groups([read[synapse_id] for synapse_id in ids], boxes)
     numbers = _numbers(chunks, p.seed)
-    found = _about(data, p, ids, chunks) | {
-        "numbers": numbers,
-        "blanked": _count_blanked(chunks, tables, numbers["blanked_sections"]),
-        "neighbours": _count_ratios(tables, numbers["section_variation"]),
-    }
+    found = (
+        _about(data, p, ids, chunks)
+        | _about_groups(data, ids, chunks["group"], boxes)
+        | {
+            "numbers": numbers,
+            "blanked": _count_blanked(chunks, tables, numbers["blanked_sections"]),
+            "neighbours": _count_ratios(tables, numbers["section_variation"]),
+        }
+    )
     return found, failures
 
 
@@ -119,9 +127,21 @@ class _Item(NamedTuple):
     is_blanked_z: np.ndarray
 
 
-def _read(data: Dataset, tables: Mapping, p: Fingerprint) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Sums over the pixels of each chunk, and why others failed, by synapse id."""
-    work = partial(_sum_pixels, cutout=data.parameter("cutout_pixel_value"), rows=_label_rows(data))
+class _Pixels(NamedTuple):
+    """What is taken from the pixels of a chunk.
+
+    Number of pixels, sum and sum of squares of their intensities, for each of `_PIXELS`, (5, 3) int64; a hash
+    of each section that can tell whether two chunks have it, (n,) uint64; and the shape (x, y, z).
+    """
+
+    sums: np.ndarray
+    hashes: np.ndarray
+    shape: tuple[int, ...]
+
+
+def _read(data: Dataset, tables: Mapping, p: Fingerprint) -> tuple[dict[str, _Pixels], dict[str, str]]:
+    """What the pixels of each chunk say, and why others failed, by synapse id."""
+    work = partial(_reduce_pixels, cutout=data.parameter("cutout_pixel_value"), rows=_label_rows(data))
     items = [
         _Item(synapse_id, data.folder / filename, tables[synapse_id]["is_blanked"].to_numpy())
         for synapse_id, filename in zip(data.meta["synapse_id"], data.meta["filename"], strict=True)
@@ -131,7 +151,7 @@ def _read(data: Dataset, tables: Mapping, p: Fingerprint) -> tuple[dict[str, np.
     failed = problems.reasons(dict(sorted(found.items())))
     if len(failed) == len(found):
         raise FailedChunksError(f"no chunk could be read: {listed(failed.values(), 3)}")
-    return {key: sums for key, sums in found.items() if key not in failed}, failed
+    return {key: pixels for key, pixels in found.items() if key not in failed}, failed
 
 
 def _label_rows(data: Dataset) -> list[int]:
@@ -141,8 +161,7 @@ def _label_rows(data: Dataset) -> list[int]:
     return sorted({min(label, 4) for label in data.parameter("output_channel_desc")[0]})
 
 
-def _sum_pixels(item: _Item, cutout: int, rows: Sequence[int]) -> np.ndarray:
-    """Number of pixels, sum and sum of squares of their intensities, for each of `_PIXELS`: (5, 3) int64."""
+def _reduce_pixels(item: _Item, cutout: int, rows: Sequence[int]) -> _Pixels:
     from synprep._core import kernels  # loading the compiler takes a moment
 
     with NpyFile(item.path) as file:
@@ -152,7 +171,22 @@ def _sum_pixels(item: _Item, cutout: int, rows: Sequence[int]) -> np.ndarray:
     imaged = np.zeros_like(counts)
     imaged[rows] = arrays.imaged(counts[rows], cutout)
     groups = np.stack([imaged.sum(axis=0), (counts + blanked).sum(axis=0), *imaged[1:4]])
-    return groups @ np.stack([arrays.INTENSITIES**power for power in (0, 1, 2)], axis=1)
+    sums = groups @ np.stack([arrays.INTENSITIES**power for power in (0, 1, 2)], axis=1)
+    return _Pixels(sums, _hashes(em_xyz, item.is_blanked_z), em_xyz.shape)
+
+
+def _hashes(em_xyz: np.ndarray, is_blanked_z: np.ndarray) -> np.ndarray:
+    """Hash (FNV-1) of each section that is not blanked, nor all of one intensity, as others may be too."""
+    lines_yz = np.full(em_xyz.shape[1:], _FNV_START)
+    for plane_yz in em_xyz:
+        lines_yz ^= plane_yz
+        lines_yz *= _FNV_PRIME
+    hashes_z = np.full(em_xyz.shape[2], _FNV_START)
+    for line_z in lines_yz:
+        hashes_z ^= line_z
+        hashes_z *= _FNV_PRIME
+    is_varied_z = em_xyz.min(axis=0).min(axis=0) < em_xyz.max(axis=0).max(axis=0)
+    return hashes_z[is_varied_z & ~is_blanked_z]
 
 
 def _require_tensor(header: npy.Header, item: _Item) -> None:
@@ -200,12 +234,81 @@ def _run_lengths(is_blanked_z: Sequence[bool]) -> np.ndarray:
     return edges[1::2] - edges[::2]
 
 
+def _boxes(data: Dataset, synapse_ids: list[str]) -> np.ndarray:
+    """First voxel of each chunk, from `sources.csv`; (n, 3) float64, NaN where it is not known."""
+    path = data.folder / "sources.csv"
+    rows = record.read_table(path) if path.exists() else pd.DataFrame({"synapse_id": []})
+    rows = rows.drop_duplicates("synapse_id").set_index("synapse_id")
+    rows = rows.reindex(index=synapse_ids, columns=["start_x", "start_y", "start_z"])
+    return rows.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+
+
+def _groups(read: Sequence[_Pixels], boxes: np.ndarray) -> np.ndarray:
+    """Number of the group of each chunk, from 0: chunks that share EM, directly or through others."""
+    owners = np.repeat(np.arange(len(read)), [len(one.hashes) for one in read])
+    _, first, same = np.unique(
+        np.concatenate([one.hashes for one in read]), return_index=True, return_inverse=True
+    )
+    sharing = np.stack(
+        [owners[first][same], owners], axis=1
+    )  # the first chunk that has a section, and others
+    overlapping = _overlapping(boxes, np.max([one.shape for one in read], axis=0))
+    parents = list(range(len(read)))
+    for one, other in np.unique(np.concatenate([sharing, overlapping]), axis=0).tolist():
+        parents[_root(parents, other)] = _root(parents, one)
+    return pd.factorize(np.array([_root(parents, chunk) for chunk in range(len(read))]))[0]
+
+
+def _root(parents: list[int], chunk: int) -> int:
+    while parents[chunk] != chunk:
+        parents[chunk] = chunk = parents[parents[chunk]]
+    return chunk
+
+
+def _overlapping(boxes: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Pairs of boxes of one shape that overlap: all three starts differ by less than it; (n, 2) int64."""
+    known = np.flatnonzero(np.isfinite(boxes).all(axis=1))
+    known = known[np.argsort(boxes[known, 0])]
+    starts, pairs = boxes[known], [np.zeros((0, 2), np.int64)]
+    stops = np.searchsorted(starts[:, 0], starts[:, 0] + shape[0])
+    for row, stop in enumerate(stops):  # along x there are few in between
+        near = (np.abs(starts[row + 1 : stop] - starts[row]) < shape).all(axis=1)
+        others = known[row + 1 : stop][near]
+        pairs.append(np.stack([np.full(len(others), known[row]), others], axis=1))
+    return np.concatenate(pairs)
+
+
+def _about_groups(
+    data: Dataset, synapse_ids: list[str], group: np.ndarray, boxes: np.ndarray
+) -> dict[str, Any]:
+    """What is known of EM that chunks share."""
+    n_known, n_chunks, n_groups = int(np.isfinite(boxes).all(axis=1).sum()), len(group), int(group.max()) + 1
+    told = "equal sections"
+    if n_known:
+        told += " or overlapping boxes in sources.csv"
+    if n_known < n_chunks:
+        told += "; what they share with a shift in x or y goes unseen without sources.csv"
+        told += f", which has {n_known} of them" if n_known else ""
+    if data.parameters.get("cut_intensity_with_seg_masks"):
+        told += "; EM that is cut along labels is equal only where these are"
+    n_of_each = f"{counted(n_chunks, 'chunk')} in {counted(n_groups, 'group')}"
+    shared = np.flatnonzero(np.bincount(group) > 1)
+    return {
+        "n_groups": n_groups,
+        "groups": [[synapse_ids[row] for row in np.flatnonzero(group == number)] for number in shared],
+        "shared_em": f"{n_of_each} that share EM, told by {told}",
+    }
+
+
 def _about(data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: _Chunks) -> dict[str, Any]:
     """What the numbers are from."""
-    n_chunks, intervals = len(synapse_ids), "none, since they come from drawing chunks and there is one"
-    if n_chunks > 1:
-        intervals = f"95 % from {_N_RESAMPLES} draws of {n_chunks} chunks with replacement, seed {p.seed}"
-        intervals += "; too narrow, since chunks are few" if n_chunks < 10 else ""
+    n_chunks, n_groups = len(synapse_ids), int(chunks["group"].max()) + 1
+    what = "chunks" if n_groups == n_chunks else "groups"
+    intervals = "none, since they come from drawing chunks and "
+    intervals += "there is one" if n_chunks == 1 else "all share EM"
+    if n_groups > 1:
+        intervals = f"95 % from {_N_RESAMPLES} draws of {n_groups} {what} with replacement, seed {p.seed}"
+        intervals += f"; too narrow, since {what} are few" if n_groups < 10 else ""
     return {
         "data_set": shown(data.folder),
         "synapse_ids": synapse_ids,
@@ -234,16 +337,16 @@ def _count_ratios(tables: Sequence[pd.DataFrame], numbers: _Record) -> dict[str,
     """Histograms of neighbours' log ratios, outer bins with all beyond; and what slopes would give."""
     ratios = np.concatenate([_log_ratios(rows) for rows in tables], axis=1)
     ratios = ratios[:, np.isfinite(ratios[0])]
-    n_pairs, whats = ratios.shape[1], ("brightness", "contrast")
-    reach = 4 * max(numbers[f"section_{what}_change"]["value"] or 0.0 for what in whats) or 1.0
-    edges = np.linspace(-reach, reach, 2 * min(30, 3 + int(n_pairs ** (1 / 3))))
-    counts = [np.histogram(values.clip(-reach, reach), edges)[0] for values in ratios]
-    width, model = numbers["section_contrast_half_width"]["value"], None
-    if width:  # the difference of two uniform draws has the shape of a triangle
-        peak = n_pairs * (edges[1] - edges[0]) / (2 * width)
-        model = {"log_ratio": [-2 * width, 0.0, 2 * width], "n": [0.0, peak, 0.0]}
-    found = {"n_section_pairs": n_pairs, "edges": edges, "brightness": counts[0], "contrast": counts[1]}
-    return found | {"model": model}
+    found = {"n_section_pairs": ratios.shape[1]}
+    for what, values in zip(("brightness", "contrast"), ratios, strict=True):
+        edges = arrays.bin_edges(values)
+        counts, model = np.histogram(values.clip(edges[0], edges[-1]), edges)[0], None
+        if width := numbers[f"section_{what}_half_width"]["value"]:
+            # The difference of two uniform draws has the shape of a triangle.
+            peak = len(values) * (edges[1] - edges[0]) / (2 * width)
+            model = {"log_ratio": [-2 * width, 0.0, 2 * width], "n": [0.0, peak, 0.0]}
+        found[what] = {"edges": edges, "n": counts, "model": model}
+    return found
 
 
 class _Number(NamedTuple):
@@ -330,7 +433,7 @@ def _section_variation(chunks: _Chunks) -> dict[str, _Number]:
 
 def _chunk_variation(chunks: _Chunks) -> dict[str, _Number]:
     is_imaged, found = np.isfinite(chunks["brightness"]), {}
-    few = "it takes two chunks" if is_imaged.sum() < 2 else ""
+    few = "it takes two chunks that share no EM" if len(np.unique(chunks["group"][is_imaged])) < 2 else ""
     for what, values in (("brightness", "means' mean"), ("contrast", "stds' root mean square")):
         over, how = {"chunks": is_imaged}, f"standard deviation of the log of section {values}"
         spread = math.nan if few else np.log(chunks[what][is_imaged]).std(ddof=1)
@@ -449,18 +552,33 @@ def _dependence(autocorrelation: float, n_products: float) -> str:
 def _bootstrap(estimate: Callable, chunks: _Chunks, seed: int) -> dict[str, list[float]]:
     """Low and high of 95 percent of what estimates would be with other chunks like these.
 
-    Percentile bootstrap (B. Efron, Bootstrap methods: another look at the jackknife, 1979). Chunks are drawn,
-    not sections, since those of one chunk resemble each other. No interval if there is one chunk, or if more
-    than a tenth of the resamples give no value.
+    Percentile bootstrap (B. Efron, Bootstrap methods: another look at the jackknife, 1979). Groups of chunks
+    that share EM are drawn, not chunks or sections, since those of one group resemble each other. No interval
+    if there is one group, or if more than a tenth of the resamples give no value.
     """
-    n_chunks = len(next(iter(chunks.values())))
-    if n_chunks < 2:
+    sizes = np.bincount(chunks["group"])
+    if len(sizes) < 2:
         return {}
     rng = np.random.default_rng(seed % 2**64)
-    draws = (rng.integers(0, n_chunks, n_chunks) for _ in range(_N_RESAMPLES))
-    found = pd.DataFrame([estimate({name: rows[drawn] for name, rows in chunks.items()}) for drawn in draws])
+    draws = (_members(chunks["group"], rng.integers(0, len(sizes), len(sizes))) for _ in range(_N_RESAMPLES))
+    found = pd.DataFrame(
+        [
+            estimate({name: rows[drawn] for name, rows in chunks.items()} | {"group": group})
+            for drawn, group in draws
+        ]
+    )
     known = found.loc[:, found.count() >= 0.9 * len(found)]
     return {name: np.percentile(values.dropna(), [2.5, 97.5]).tolist() for name, values in known.items()}
+
+
+def _members(group: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the groups that were drawn, one group after another, and the number of the draw of each."""
+    sizes = np.bincount(group)
+    first = np.cumsum(sizes) - sizes
+    n_rows = sizes[drawn]
+    within = np.arange(n_rows.sum()) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
+    rows = np.argsort(group, kind="stable")[np.repeat(first[drawn], n_rows) + within]
+    return rows, np.repeat(np.arange(len(drawn)), n_rows)
 
 
 def as_table(record: _Record, group: str) -> pd.DataFrame:
@@ -532,7 +650,8 @@ def _by_name(record: _Record) -> dict[str, dict[str, Any]]:
 
 
 _ABOUT = """What the data decide of the configuration of SynapseCLR's augmenter. Data set: {data_set}. All
-numbers, and how each was computed, are in fingerprint.json. Intervals (in parentheses): {intervals}."""
+numbers, and how each was computed, are in fingerprint.json. Intervals (in parentheses): {intervals}.
+{shared_em}."""
 _SCALE = "Grey levels of the arrays (uint8) to 0..1."
 _CHECKPOINT = """A pretrained checkpoint wants the mean and standard deviation it was trained with instead
 (upstream 0.44 and 0.28). They also set what a model sees where pixels are masked: 0 becomes -mean/std, which

@@ -112,3 +112,29 @@ def test_ratios_pass_over_sections_without_a_mean():
     mean_z = np.array([2.0, np.nan, 3.0, 0.0, 5.0, 4.0])
     assert arrays.neighbour_ratios(mean_z, np.ones(6, dtype=bool)).tolist() == [1.25]
     assert arrays.neighbour_ratios(np.array([1.0]), np.array([True])).size == 0
+
+
+class TestBinEdges:
+    """As wide as the rule says, and within reach of the quartiles."""
+
+    def test_normal_values(self):
+        values = np.random.default_rng(0).normal(size=1000)
+        edges = arrays.bin_edges(values)
+        assert (edges[0], edges[-1]) == (values.min(), values.max())
+        spread = np.subtract(*np.percentile(values, [75, 25]))
+        assert np.diff(edges) == pytest.approx(np.full(len(edges) - 1, 2 * spread / 10), rel=0.05)
+
+    def test_a_value_far_away_does_not_make_the_bins_wide_or_many(self):
+        values = np.append(np.random.default_rng(0).normal(size=1000), 1e9)
+        edges = arrays.bin_edges(values)
+        assert len(edges) < 100
+        assert edges[-1] < 15
+
+    @pytest.mark.parametrize(
+        "values", [[], [2.0], [1.0, 1.0, 1.0], [0.0] * 9 + [5.0], [1, 1 + 1e-15, 1 - 1e-15]]
+    )
+    def test_values_that_are_alike(self, values):
+        values = np.array(values)
+        edges = arrays.bin_edges(values)
+        assert len(edges) <= 11
+        assert np.histogram(values, edges)[0].sum() == len(values)

@@ -82,16 +82,24 @@ RECORD = {
     "synapse_ids": ["a", "b"],
     "n_sections": 20,
     "numbers": {
-        "blanked_sections": {"section_cutout_prob": {"value": 0.5}, "cutout_poisson_rate": {"value": 1.5}},
-        "section_variation": {"section_contrast_half_width": {"value": 0.01}},
+        "blanked_sections": {
+            "section_cutout_prob": {"value": 0.5, "withheld": ""},
+            "cutout_poisson_rate": {"value": 1.5, "withheld": ""},
+        },
+        "section_variation": {
+            "section_brightness_half_width": {"value": None, "withheld": "too few " * 10},
+            "section_contrast_half_width": {"value": 0.01, "withheld": ""},
+        },
     },
     "blanked": {"n_chunks": [1, 0, 1], "model": [1.5, 0.3, 0.2]},
     "neighbours": {
         "n_section_pairs": 5,
-        "edges": [-0.03, -0.01, 0.01, 0.03],
-        "brightness": [0, 5, 0],
-        "contrast": [1, 2, 2],
-        "model": {"log_ratio": [-0.02, 0.0, 0.02], "n": [0.0, 5.0, 0.0]},
+        "brightness": {"edges": [-0.1, 0.1], "n": [5], "model": None},
+        "contrast": {
+            "edges": [-0.03, -0.01, 0.01, 0.03],
+            "n": [1, 2, 2],
+            "model": {"log_ratio": [-0.02, 0.0, 0.02], "n": [0.0, 5.0, 0.0]},
+        },
     },
 }
 
@@ -100,28 +108,45 @@ def test_blanked_sections(ax):
     assert figures.blanked_sections(ax, RECORD) is ax
     assert [bar.get_height() for bar in ax.patches] == [1, 0, 1]
     assert ax.lines[0].get_ydata().tolist() == [1.5, 0.3, 0.2]
+    assert ax.lines[0].get_linestyle() == "None"  # there are no halves of sections
     assert sorted(texts(ax)) == ["chunks", "model: probability 0.50, rate 1.50"]
     assert ax.get_title() == "Blanked sections, 20 sections of 2 chunks"
 
 
 def test_neighbour_changes_in_percent(ax):
-    assert figures.neighbour_changes(ax, RECORD) is ax
-    contrast, brightness = (patch.get_data() for patch in ax.patches)
-    assert contrast.edges.tolist() == [-3, -1, 1, 3]
-    assert (contrast.values.tolist(), brightness.values.tolist()) == ([1, 2, 2], [0, 5, 0])
+    assert figures.neighbour_changes(ax, RECORD, "contrast") is ax
+    found = ax.patches[0].get_data()
+    assert found.edges.tolist() == [-3, -1, 1, 3]
+    assert found.values.tolist() == [1, 2, 2]
     assert ax.lines[0].get_xdata().tolist() == [-2, 0, 2]
-    assert texts(ax) == ["contrast", "brightness", "model: slopes 1 ± 0.0100 (from contrast)"]
-    assert ax.get_title() == "Neighbouring sections, 5 pairs of 2 chunks"
+    assert texts(ax) == ["section pairs", "model: slopes 1 ± 0.0100"]
+    assert ax.get_title() == "Contrast, 5 pairs of 2 chunks"
 
 
-def test_a_withheld_model_is_not_drawn(ax):
+def test_a_withheld_model_is_not_drawn_and_why(ax):
+    numbers = {
+        name: {"value": None, "withheld": "a reason"}
+        for name in ("section_cutout_prob", "cutout_poisson_rate")
+    }
     record = {**RECORD, "blanked": {"n_chunks": [2, 0], "model": None}}
-    record["neighbours"] = {**RECORD["neighbours"], "model": None}
-    for draw in (figures.blanked_sections, figures.neighbour_changes):
+    record["numbers"] = {**RECORD["numbers"], "blanked_sections": numbers}
+    figures.blanked_sections(ax, record)
+    assert [line.get_xdata().size for line in ax.lines] == [0]
+    assert "model: withheld, a reason" in texts(ax)
+    ax.clear()
+    figures.neighbour_changes(ax, record, "brightness")
+    assert [line.get_xdata().size for line in ax.lines] == [0]
+    assert texts(ax)[1].replace("\n", " ").startswith("model: withheld, too few too few")
+    assert max(map(len, texts(ax)[1].splitlines())) <= 45
+
+
+def test_legends_are_below_the_data(ax):
+    for draw, record in ((figures.blanked_sections, RECORD), (figures.intensity_histogram, INTENSITY)):
         ax.clear()
         draw(ax, record)
-        assert [line.get_xdata().size for line in ax.lines] == [0]
-        assert "model: withheld" in texts(ax)
+        ax.figure.canvas.draw()
+        assert ax.get_legend().get_window_extent().y1 < ax.xaxis.label.get_window_extent().y0
+        assert ax.get_legend().get_window_extent().y0 >= 0
 
 
 def test_cutout_classes(ax):
@@ -270,7 +295,7 @@ def test_the_figure_of_each_notebook(ax, strip):
             "Two sections of chunk a",
             "Brightness along z",
         ],
-        figures.fingerprint(RECORD): ["Blanked sections", "Neighbouring sections"],
+        figures.fingerprint(RECORD): ["Blanked sections", "Brightness", "Contrast"],
         figures.distributions(quantities, unusual): ["A", "B", "C", "D"],
     }
     for figure, titles in drawn.items():

@@ -136,7 +136,7 @@ def test_neighbours_are_those_of_one_chunk_without_blanked_sections(processed, t
         change = numbers(record)[f"section_{what}_change"]
         assert change["over"] == {"chunks": 3, "section pairs": 32}
         assert change["value"] == pytest.approx(np.sqrt(np.mean(np.square(ratios[column]))))
-        assert record["neighbours"][what].sum() == 32
+        assert record["neighbours"][what]["n"].sum() == 32
     assert numbers(record)["section_brightness_autocorrelation"]["over"]["section triples"] == 6 + 10 + 11
 
 
@@ -172,8 +172,8 @@ def test_label_volumes(processed, three):
 PUT_IN = {
     "section_cutout_prob": (0.5, 0.15),
     "cutout_poisson_rate": (4.0, 0.8),
-    "section_brightness_half_width": (0.05, 0.0025),
-    "section_contrast_half_width": (0.05, 0.0025),
+    "section_brightness_half_width": (0.1, 0.005),
+    "section_contrast_half_width": (0.1, 0.005),
     "chunk_brightness_half_width": (0.1, 0.02),
     "chunk_contrast_half_width": (0.1, 0.02),
 }
@@ -206,17 +206,99 @@ def test_a_simulated_data_set_from_pixels_to_estimates(processed, write_pair):
         assert low < found[name]["value"] < high
 
 
+class TestSharedEM:
+    """Chunks that share EM are not independent of each other: groups are drawn, not chunks."""
+
+    @pytest.fixture
+    def block(self):
+        return np.random.default_rng(0).integers(1, 200, (8, 7, 30), dtype=np.uint8)
+
+    def groups(self, record):
+        return record["n_groups"], record["groups"]
+
+    def test_sections_in_common(self, processed, write_pair, block):
+        """Along z the first three are a chain, and the fourth is another place."""
+        for synapse_id, start in zip("abc", (0, 8, 15), strict=True):
+            write_pair(synapse_id, block[:, :, start : start + 10])
+        write_pair("d", block[::-1, :, 20:])
+        record, _ = run(processed())
+        assert self.groups(record) == (2, [["a", "b", "c"]])
+        assert "draws of 2 groups with replacement" in record["intervals"]
+        assert record["shared_em"].startswith("4 chunks in 2 groups that share EM, told by equal sections; ")
+        assert "with a shift in x or y goes unseen without sources.csv" in record["shared_em"]
+
+    def test_black_and_uniform_sections_are_no_sign(self, processed, write_pair, block):
+        for synapse_id, em in (("a", block[:, :, :10]), ("b", block[:, :, 20:])):
+            em = em.copy()
+            em[:, :, 0], em[:, :, 1], em[:4, :, 2] = 0, 255, 0
+            em[4:, :, 2] = 9  # blanked, and then all alike
+            write_pair(synapse_id, em)
+        assert self.groups(run(processed())[0]) == (2, [])
+
+    def test_copies_of_one_chunk(self, processed, write_pair, block):
+        """No spread and no interval, where chunks are one place; before, from 0.4879 to 0.4879."""
+        for synapse_id in "abcd":
+            write_pair(synapse_id, block)
+        record, _ = run(processed())
+        assert self.groups(record) == (1, [["a", "b", "c", "d"]])
+        assert record["intervals"] == "none, since they come from drawing chunks and all share EM"
+        assert {number["interval"] and 1 for number in numbers(record).values()} == {None}
+        withheld = numbers(record)["chunk_contrast_half_width"]["withheld"]
+        assert withheld == "it takes two chunks that share no EM"
+
+    def test_copies_do_not_make_intervals_narrower(self, processed, write_pair):
+        rng = np.random.default_rng(0)
+        chunks = [rng.integers(50 + 5 * low, 250, (8, 7, 5), dtype=np.uint8) for low in range(8)]
+        for number, em in enumerate(chunks):
+            write_pair(str(number), em)
+        alone = numbers(run(processed())[0])["intensity_mean"]["interval"]
+        for number, em in enumerate(chunks * 3):
+            write_pair(f"copy{number}", em)
+        again = numbers(run(processed())[0])["intensity_mean"]["interval"]
+        assert np.diff(again) == pytest.approx(np.diff(alone), rel=0.05)
+
+    @pytest.mark.parametrize(
+        ("starts", "groups"),
+        [
+            ([(0, 0, 0), (7, 6, 9), (99, 99, 99)], (2, [["a", "b"]])),
+            ([(0, 0, 0), (8, 0, 0), (0, 0, 10)], (3, [])),  # side by side
+            ([(0, 0, 0), (7, 0, 0), (14, 0, 0)], (1, [["a", "b", "c"]])),
+            ([(0, 0, 0), ("", "", ""), ("one", 0, 0)], (3, [])),
+        ],
+    )
+    def test_overlapping_boxes(self, processed, write_pair, starts, groups):
+        rng = np.random.default_rng(0)
+        for synapse_id in "abc":
+            write_pair(synapse_id, rng.integers(1, 200, (8, 7, 10), dtype=np.uint8))
+        data = processed()
+        rows = [
+            "synapse_id,start_x,start_y,start_z",
+            *(f"{i},{x},{y},{z}" for i, (x, y, z) in zip("abc", starts, strict=True)),
+        ]
+        (data.folder / "sources.csv").write_text("\n".join([*rows, "else,0,0,0", ""]))
+        record, _ = run(data)
+        assert self.groups(record) == groups
+        assert "told by equal sections or overlapping boxes in sources.csv" in record["shared_em"]
+        n_known = sum(isinstance(start[0], int) for start in starts)
+        assert ("which has 1 of them" in record["shared_em"]) == (n_known == 1)
+
+    def test_a_sources_table_of_another_form(self, processed, write_pair):
+        write_pair("a")
+        data = processed()
+        (data.folder / "sources.csv").write_text("synapse_id,centre\na,1\n")
+        assert run(data)[0]["n_groups"] == 1
+
+
 def test_the_model_of_neighbours_has_the_shape_of_the_data(processed, write_pair):
     simulate(write_pair)
     neighbours = run(processed())[0]["neighbours"]
-    edges, n_pairs = neighbours["edges"], neighbours["n_section_pairs"]
-    model = np.interp(
-        (edges[1:] + edges[:-1]) / 2, neighbours["model"]["log_ratio"], neighbours["model"]["n"]
-    )
-    assert model.sum() == pytest.approx(n_pairs, rel=0.02)
     for what in ("brightness", "contrast"):
-        assert neighbours[what].sum() == n_pairs
-        assert np.abs(neighbours[what] - model).sum() < 0.2 * n_pairs
+        one, n_pairs = neighbours[what], neighbours["n_section_pairs"]
+        centres = (one["edges"][1:] + one["edges"][:-1]) / 2
+        model = np.interp(centres, one["model"]["log_ratio"], one["model"]["n"])
+        assert model.sum() == pytest.approx(n_pairs, rel=0.02)
+        assert one["n"].sum() == n_pairs
+        assert np.abs(one["n"] - model).sum() < 0.2 * n_pairs
 
 
 def shifted(volume):
@@ -282,7 +364,10 @@ class TestWithheld:
         assert record["intervals"].startswith("none")
         assert {number["interval"] and 1 for number in numbers(record).values()} == {None}
         for what in ("brightness", "contrast"):
-            assert numbers(record)[f"chunk_{what}_half_width"]["withheld"] == "it takes two chunks"
+            assert (
+                numbers(record)[f"chunk_{what}_half_width"]["withheld"]
+                == "it takes two chunks that share no EM"
+            )
         assert values(record)["intensity_mean"] > 0
 
     def test_everything_blanked(self, processed, write_pair):
@@ -368,7 +453,7 @@ def test_a_worker_elsewhere_can_do_it(three, processed):
     """What goes to a cluster can be pickled, and what comes back is small."""
     data = processed()
     item = fingerprint._Item("007", Path(data.folder, data.meta["filename"].iloc[0]), np.zeros(8, bool))
-    task = pickle.loads(pickle.dumps(partial(fingerprint._sum_pixels, cutout=0, rows=[0, 1, 2, 3, 4])))
+    task = pickle.loads(pickle.dumps(partial(fingerprint._reduce_pixels, cutout=0, rows=[0, 1, 2, 3, 4])))
     assert len(pickle.dumps(task(pickle.loads(pickle.dumps(item))))) < 5000
 
 

@@ -234,36 +234,44 @@ class TestBootstrap:
 
     def test_the_interval_of_a_mean(self):
         x = np.random.default_rng(0).normal(size=400)
-        low, high = fingerprint._bootstrap(self.mean, {"x": x}, 0)["mean"]
+        low, high = fingerprint._bootstrap(self.mean, {"x": x, "group": np.arange(400)}, 0)["mean"]
         width = 2 * 1.96 * x.std() / math.sqrt(400)
         assert high - low == pytest.approx(width, rel=0.1)
         assert (low + high) / 2 == pytest.approx(x.mean(), abs=0.01)
 
     def test_the_rows_of_a_chunk_stay_together(self):
-        chunks = {"x": np.arange(5), "y": np.arange(5)}
+        chunks = {"x": np.arange(5), "y": np.arange(5), "group": np.arange(5)}
         found = fingerprint._bootstrap(lambda c: {"differ": float((c["x"] != c["y"]).sum())}, chunks, 0)
         assert found == {"differ": [0.0, 0.0]}
 
     @pytest.mark.parametrize("seed", [0, -1, 2**70])
     def test_a_seed_gives_one_answer(self, seed):
-        chunks = {"x": np.arange(9.0) ** 2}
+        chunks = {"x": np.arange(9.0) ** 2, "group": np.arange(9)}
         first = fingerprint._bootstrap(self.mean, chunks, seed)
         assert first == fingerprint._bootstrap(self.mean, chunks, seed)
         assert first != fingerprint._bootstrap(self.mean, chunks, seed + 1)
 
     def test_one_chunk_has_no_interval(self):
-        assert fingerprint._bootstrap(self.mean, {"x": np.array([3.0])}, 0) == {}
+        assert fingerprint._bootstrap(self.mean, {"x": np.array([3.0]), "group": np.array([0])}, 0) == {}
+
+    def test_the_chunks_of_a_group_stay_together(self):
+        """And a group that is drawn twice counts as two."""
+        chunks = {"x": np.array([1, 2, 1, 3, 1]), "group": np.array([0, 1, 0, 2, 0])}
+        rows, group = fingerprint._members(chunks["group"], np.array([2, 0, 0]))
+        assert rows.tolist() == [3, 0, 2, 4, 0, 2, 4]
+        assert group.tolist() == [0, 1, 1, 1, 2, 2, 2]
 
     def test_what_most_resamples_do_not_give_has_no_interval(self):
         def rarely(chunks):
             return {"rare": 1.0 if 3 in chunks["x"] else math.nan}
 
-        assert fingerprint._bootstrap(rarely, {"x": np.arange(5)}, 0) == {}
+        assert fingerprint._bootstrap(rarely, {"x": np.arange(5), "group": np.arange(5)}, 0) == {}
 
     def test_intervals_hold_the_truth(self):
         """Of 100 data sets with 100 chunks each, about 95 have an interval around the true rate."""
         rng, hits = np.random.default_rng(0), 0
         for seed in range(100):
-            low, high = fingerprint._bootstrap(self.mean, {"x": rng.binomial(52, 3 / 52, 100)}, seed)["mean"]
+            chunks = {"x": rng.binomial(52, 3 / 52, 100), "group": np.arange(100)}
+            low, high = fingerprint._bootstrap(self.mean, chunks, seed)["mean"]
             hits += low <= 3 <= high
         assert 88 <= hits <= 99

@@ -5,6 +5,7 @@ row per section and a column per intensity, (z, 256) int64. Cutout pixels have t
 pixels are all others.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -156,3 +157,20 @@ def neighbour_ratios(mean_z: np.ndarray, is_usable_z: np.ndarray) -> np.ndarray:
     is_usable_z = is_usable_z & (mean_z > 0)
     is_pair = is_usable_z[:-1] & is_usable_z[1:]
     return mean_z[:-1][is_pair] / mean_z[1:][is_pair]
+
+
+def bin_edges(values: np.ndarray, reach: float = 10.0) -> np.ndarray:
+    """Edges of equal bins, by the rule of D. Freedman and P. Diaconis (1981).
+
+    Bins are as wide as twice the distance of the quartiles over the cube root of the number of values, and
+    end at the outermost value, or at `reach` of these distances from the median, where values may be beyond.
+    """
+    if len(values) == 0:
+        return np.array([-0.5, 0.5])
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    spread = high - low
+    if spread <= 1e-9 * max(abs(low), abs(high), 1e-9):  # most are alike
+        return np.histogram_bin_edges(values, 10)
+    first = max(values.min(), middle - reach * spread)
+    last = min(values.max(), middle + reach * spread)
+    return np.linspace(first, last, 1 + math.ceil((last - first) / (2 * spread) * np.cbrt(len(values))))
