@@ -297,7 +297,7 @@ class TestCheck:
     def test_the_latest_cell_with_types_counts(self):
         (line,) = refused(params.Preprocess, run_cells(WRITTEN, "max_chunks: int = 3"))
         assert line.startswith("raw_em_data_path, raw_mask_data_path, ")
-        assert "and 15 more: not assigned in the parameters cell" in line
+        assert "and 16 more: not assigned in the parameters cell" in line
 
     def test_own_variables_are_not_mistaken_for_parameters(self):
         params.check(params.Preprocess, run_cells("cutout_treshold = 1", WRITTEN, "n = 2"), MADE)
