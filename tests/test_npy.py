@@ -1,10 +1,11 @@
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from synprep._core import npy
+from synprep._core import files, npy
 from synprep._core.errors import ChunkError
 from synprep._core.npy import NpyFile
 
@@ -89,6 +90,44 @@ def test_a_file_that_changes_after_it_was_opened(zeros, change):
         change(zeros)
         with pytest.raises(ChunkError, match=r"x\.npy: file changed while it was used"):
             file.read()
+
+
+def make_socket(path):
+    folder = os.open(path.parent, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(f"/proc/self/fd/{folder}/{path.name}")  # the whole path may be too long
+    os.close(folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has none of these")
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (os.mkfifo, "named pipe"),
+        (os.mkdir, "folder"),
+        (make_socket, "socket"),
+        (lambda path: path.symlink_to("/dev/zero"), "device"),
+    ],
+)
+@pytest.mark.parametrize("read", [npy.read_header, lambda path: files.copy_file(path, f"{path}.copy")])
+def test_only_files_are_read(tmp_path, make, kind, read):
+    make(tmp_path / "a.npy")
+    with pytest.raises(ChunkError, match=rf"a\.npy: file cannot be read: it is a {kind}, not a file"):
+        read(tmp_path / "a.npy")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_takes_the_name_of_a_file_is_not_waited_for(tmp_path, zeros, monkeypatch):
+    status = os.stat(zeros)
+    os.mkfifo(tmp_path / "pipe.npy")
+    monkeypatch.setattr(npy.files.os, "stat", lambda path: status)
+    with pytest.raises(ChunkError, match="not an npy file"):
+        npy.read_header(tmp_path / "pipe.npy")
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    with pytest.raises(ChunkError, match="file cannot be read: embedded null"):
+        npy.read_header(f"{tmp_path}/a\0.npy")
 
 
 def test_the_state_is_that_before_reading(zeros):

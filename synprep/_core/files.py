@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,9 @@ from synprep._core.errors import ChunkError, OutputError
 
 _BLOCK_BYTES = 4 << 20
 _DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+# A pipe that took the file's name a moment ago is not waited for.
+_READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_BINARY"))
+_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
 
 
 @contextmanager
@@ -75,17 +79,28 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ChunkError("file is missing", "it was there or is a link that leads nowhere", path) from error
-    except OSError as error:
-        raise ChunkError("file cannot be read", error.strerror or str(error), path) from error
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        raise ChunkError("file cannot be read", getattr(error, "strerror", "") or str(error), path) from error
     except MemoryError as error:
         raise ChunkError("file does not fit into memory", path=path) from error
+
+
+def opened(path: str | os.PathLike) -> IO[bytes]:
+    """Open a file to be read; a pipe or device, which might never answer, and a folder are an OSError."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(f"it is a {_KINDS.get(stat.S_IFMT(mode), 'device')}, not a file")
+    number = os.open(path, _READ)
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(number, True)  # what is on tape is waited for
+    return open(number, "rb", buffering=0)
 
 
 def state(path: str | os.PathLike | int) -> list[int] | None:
     """Size (bytes) and modification time (ns) of a file or an open one; None if there is no such file."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have is a ValueError
         return None
     return [status.st_size, status.st_mtime_ns]
 
@@ -183,7 +198,7 @@ def copy_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
 
 
 def _blocks(path: str | os.PathLike) -> Iterator[bytes]:
-    with reading(path), open(path, "rb", buffering=0) as file:
+    with reading(path), opened(path) as file:
         while block := file.read(_BLOCK_BYTES):
             yield block
 

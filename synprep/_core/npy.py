@@ -58,7 +58,7 @@ class NpyFile:
     def __init__(self, path: str | os.PathLike):
         self.path = path
         with files.reading(path):
-            self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+            self._file = files.opened(path)
         try:
             with files.reading(path):
                 self.state = files.state(self._file.fileno())  # before anything is read
