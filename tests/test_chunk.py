@@ -1,8 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 from conftest import process
 
-from synprep._core import chunk, npy, problems
+from synprep import params
+from synprep._core import chunk, files, npy, problems
 from synprep._core.chunk import Pair
 from synprep._core.errors import ChunkError
 from synprep._core.problems import Problem
@@ -96,6 +99,64 @@ def test_sections_can_be_kept_without_blanking_them(tmp_path):
     assert np.array_equal(first.tensor_cxyz, [em[:, :, 7:12], MASK[:, :, 7:12]])
     assert first.raw_counts[10] == first.counts[1] == (MASK[:, :, 7:12] == 1).sum()
     assert not np.shares_memory(first.tensor_cxyz, second.tensor_cxyz)
+
+
+NO_CLEFT = np.where(MASK == 2, 0, MASK)  # so that the whole mask is read too
+
+
+@pytest.mark.parametrize("changed", ["a.npy", "a_mask.npy"])
+@pytest.mark.parametrize(
+    ("n_reads", "read"), [(0, {"a.npy", "a_mask.npy"}), (1, {"a_mask.npy"}), (2, {"a_mask.npy"})]
+)
+def test_a_file_that_is_replaced_before_a_read(tmp_path, monkeypatch, changed, n_reads, read):
+    """An error if it is still to be read; else it counts as changed, and its chunk is done again."""
+    pair, reads = write_pair(tmp_path), []
+    before, read_file = pair.state(), npy.NpyFile.read
+
+    def replacing(file, *arguments, **keywords):
+        if len(reads) == n_reads:
+            replace_later(tmp_path / changed)
+        reads.append(file.path.name)
+        return read_file(file, *arguments, **keywords)
+
+    monkeypatch.setattr(npy.NpyFile, "read", replacing)
+    with pair.open() as raw:
+        if changed in read:
+            with pytest.raises(ChunkError, match=f"{changed}: file changed while it was used"):
+                chunk.process(raw, tmp_path, "key", **params.content(Preprocess()))
+            assert not list(tmp_path.glob("*__*"))
+        else:
+            entry = chunk.process(raw, tmp_path, "key", **params.content(Preprocess()))
+            assert entry.inputs == before != pair.state()
+
+
+def write_pair(folder):
+    np.save(folder / "a.npy", EM)
+    np.save(folder / "a_mask.npy", NO_CLEFT)
+    return Pair("a", folder / "a.npy", folder / "a_mask.npy")
+
+
+def replace_later(path):
+    array = np.load(path)
+    np.save(path.with_name("new.npy"), array)
+    os.utime(path.with_name("new.npy"), ns=(7, 7))
+    os.replace(path.with_name("new.npy"), path)
+
+
+def test_what_was_read_is_recorded_with_the_state_before(tmp_path, monkeypatch):
+    pair, save = write_pair(tmp_path), files.save_array
+    before = pair.state()
+
+    def replacing(*arguments):
+        save(*arguments)
+        replace_later(tmp_path / "a.npy")
+        replace_later(tmp_path / "a_mask.npy")
+
+    monkeypatch.setattr(chunk.files, "save_array", replacing)
+    with pair.open() as raw:
+        entry = chunk.process(raw, tmp_path, "key", **params.content(Preprocess()))
+    assert entry.inputs == before
+    assert all(old != new for old, new in zip(before, pair.state(), strict=True))
 
 
 def test_a_pair_that_cannot_be_used_leaves_no_file_open(tmp_path, monkeypatch):

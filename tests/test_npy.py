@@ -83,13 +83,66 @@ def replace_by_another(path):
     os.replace(path.with_name("new.npy"), path)
 
 
-@pytest.mark.parametrize("change", [write_into, replace_by_another, os.remove])
+def replace_by_one_of_its_time(path):
+    """As rsync does that keeps times: size and time are those of the old file."""
+    np.save(path.with_name("new.npy"), np.ones((2, 3, 4), np.uint8))
+    os.utime(path.with_name("new.npy"), ns=(1, 1))
+    os.replace(path.with_name("new.npy"), path)
+
+
+def append_to(path):
+    with open(path, "ab") as file:
+        file.write(b"\x01")
+    os.utime(path, ns=(1, 1))
+
+
+CHANGES = [write_into, replace_by_another, replace_by_one_of_its_time, append_to, os.remove]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_file_that_changes_after_it_was_opened(zeros, change):
     os.utime(zeros, ns=(1, 1))
     with NpyFile(zeros) as file:
         change(zeros)
         with pytest.raises(ChunkError, match=r"x\.npy: file changed while it was used"):
             file.read()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_while_it_is_read(zeros, monkeypatch, change):
+    os.utime(zeros, ns=(1, 1))
+    fill = npy._fill
+    monkeypatch.setattr(npy, "_fill", lambda file, values: (fill(file, values), change(zeros))[0])
+    with NpyFile(zeros) as file, pytest.raises(ChunkError, match=r"x\.npy: file changed while it was used"):
+        file.read()
+
+
+def test_a_file_that_has_its_name_back_when_it_was_read(zeros):
+    """What was opened is another one than what had the name before and has it after."""
+    os.utime(zeros, ns=(1, 1))
+    os.rename(zeros, zeros.with_name("first.npy"))
+    replace_by_one_of_its_time(zeros)
+    with NpyFile(zeros) as file:
+        os.rename(zeros.with_name("first.npy"), zeros)
+        with pytest.raises(ChunkError, match=r"x\.npy: file changed while it was used"):
+            file.read()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changes_between_two_reads(zeros, change):
+    os.utime(zeros, ns=(1, 1))
+    with NpyFile(zeros) as file:
+        assert not file.read(0, 1).any()
+        change(zeros)
+        with pytest.raises(ChunkError, match=r"x\.npy: file changed while it was used"):
+            file.read(1, 2)
+
+
+def test_a_file_that_changes_before_it_is_opened_again_is_another_one(zeros):
+    npy.read_header(zeros)
+    replace_by_another(zeros)
+    with NpyFile(zeros) as file:
+        assert file.read().all()
 
 
 def make_socket(path):

@@ -98,11 +98,17 @@ def opened(path: str | os.PathLike) -> IO[bytes]:
 
 def state(path: str | os.PathLike | int) -> list[int] | None:
     """Size (bytes) and modification time (ns) of a file or an open one; None if there is no such file."""
+    known = identity(path)
+    return known and known[:2]
+
+
+def identity(path: str | os.PathLike | int) -> list[int] | None:
+    """State of a file, and what tells it from another one that takes its name."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # a name that no file can have is a ValueError
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def refuse_full_disk(folder: str | os.PathLike, n_bytes: int) -> None:

@@ -61,12 +61,17 @@ class NpyFile:
             self._file = files.opened(path)
         try:
             with files.reading(path):
-                self.state = files.state(self._file.fileno())  # before anything is read
+                self._identity = files.identity(self._file.fileno())  # before anything is read
                 self.header = _parse_header(self._file, path)
             self._check_length()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def state(self) -> list[int]:
+        """State of the file when it was opened, see `files.state`."""
+        return self._identity[:2]
 
     def __enter__(self) -> "NpyFile":
         return self
@@ -108,7 +113,7 @@ class NpyFile:
             n_read = _fill(self._file, values)
         if n_read != n_bytes:
             raise ChunkError("file was cut short while it was read", path=self.path)
-        if files.state(self.path) != self.state:
+        if files.identity(self.path) != self._identity:
             raise ChunkError("file changed while it was used", path=self.path)
         if header.is_fortran:
             return values.view(header.dtype).reshape((*header.shape[:-1], stop - start), order="F")
