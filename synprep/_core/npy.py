@@ -1,8 +1,8 @@
 """One npy file, opened once: its header is checked, and its values are read section by section."""
 
-import io
 import math
 import os
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +15,41 @@ import numpy as np
 from synprep._core import files
 from synprep._core.errors import ChunkError
 
-_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4}  # by version of the format
+# Where the text of a header starts in a file that begins with these bytes, by version of the format.
+_STARTS = {b"\x93NUMPY\1\0": 10, b"\x93NUMPY\2\0": 12, b"\x93NUMPY\3\0": 12}
+_MOST = 10_000  # bytes of a text, as many as NumPy reads
+# Header of an array of numbers, as it is written: a space stands for any blanks, N for a number. To evaluate
+# it as Python, as NumPy does, raises or warns of nearly anything where it is damaged.
+_TEXT = (
+    rb"""{(?: (?P<quote>['"])(?:"""
+    rb"""descr(?P=quote) : (?P<mark>['"])(?P<descr>[<>|=]?[b-zA-Z?]\w*+)(?P=mark)"""
+    rb"""|fortran_order(?P=quote) : (?P<order>True|False)"""
+    rb"""|shape(?P=quote) : \((?P<shape>(?:(?: N ,){1,32}+(?: N)?+)?+ )\)"""
+    rb""") (?:,|(?=}))){3} }\x20*+\n*+"""
+)
+_HEADER = re.compile(_TEXT.replace(b" ", rb"[ \t\n]*+").replace(b"N", rb"(?:0|[1-9]\d{0,18}+)L?+"))
+# What a file is that begins with these bytes (letters small), and what to do.
+_OTHER_FORMATS = {
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
+    b"\x1f\x8b": "compressed with gzip: unpack it",
+    b"bzh": "compressed with bzip2: unpack it",
+    b"\xfd7zxz": "compressed with xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
+    b"pk\x03\x04": "a zip file, perhaps npz: take the array out and save it with numpy.save",
+    **{bytes([0x80, n]): "a Python pickle: save the array with numpy.save" for n in range(2, 6)},
+    b"<!doctype": "a web page: was a login needed to download it?",
+    b"<html": "a web page: was a login needed to download it?",
+    b"<?xml": "XML, perhaps a server's message: was a login needed to download it?",
+    b"ii*\0": "a TIFF image: save it as npy, with the axes (x, y, z)",
+    b"ii+\0": "a TIFF image: save it as npy, with the axes (x, y, z)",
+    b"mm\0*": "a TIFF image: save it as npy, with the axes (x, y, z)",
+    b"mm\0+": "a TIFF image: save it as npy, with the axes (x, y, z)",
+    b"\x89png": "a PNG image: save it as npy, with the axes (x, y, z)",
+    b"\xff\xd8\xff": "a JPEG image: save it as npy, with the axes (x, y, z)",
+    b"\x89hdf": "an HDF5 file: save its array as npy, with the axes (x, y, z)",
+    b"nrrd0": "an NRRD file: save its array as npy, with the axes (x, y, z)",
+    b"matlab": "a MATLAB file: save its array as npy, with the axes (x, y, z)",
+}
 _thread = threading.local()
 
 
@@ -51,22 +85,21 @@ def reused(use: str) -> Callable[[int], np.ndarray]:
 class NpyFile:
     """An npy file that is open: a context manager.
 
-    Opening raises a ChunkError if the file cannot be opened, is no npy file, holds Python objects, or is
-    shorter or longer than its header says.
+    Opening raises a ChunkError if the file cannot be opened, is no npy file of numbers, holds Python
+    objects, or is shorter or longer than its header says.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = path
         with files.reading(path):
             self._file = files.opened(path)
-        try:
-            with files.reading(path):
+            try:
                 self._identity = files.identity(self._file.fileno())  # before anything is read
-                self.header = _parse_header(self._file, path)
-            self._check_length()
-        except BaseException:
-            self.close()
-            raise
+                self.header = _parse(self._file.read(12 + _MOST), path)  # no more, whatever a header claims
+                self._check_length()
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def state(self) -> list[int]:
@@ -103,9 +136,12 @@ class NpyFile:
         """Read the sections ``start <= z < stop`` of a file whose last axis is z; by default all.
 
         Of a Fortran-ordered file only the bytes of these sections are read. Type and memory order of the
-        (..., z) array are those of the file. Raises a ChunkError if the file has changed since it was opened.
+        (..., z) array are those of the file. Raises a ChunkError if there is nothing in it, or it has
+        changed since it was opened.
         """
         header, stop = self.header, self.header.shape[-1] if stop is None else stop
+        if 0 in header.shape:
+            raise ChunkError("array is empty", f"its shape is {header.shape}", self.path)
         first, n_bytes = self._byte_range(start, stop)
         with files.reading(self.path):
             self._file.seek(first)
@@ -133,24 +169,45 @@ def read_header(path: str | os.PathLike) -> Header:
         return file.header
 
 
-@lru_cache
-def _read_text(version: tuple[int, int], text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read what is usually the same in all files of a data set, and therefore read once."""
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    return read[version](io.BytesIO(text))
-
-
-def _parse_header(file: IO[bytes], path: str | os.PathLike) -> Header:
+def _parse(first: bytes, path: str | os.PathLike) -> Header:
+    """Header of a file that begins with these bytes."""
+    start = _STARTS.get(first[:8], 8)
+    stop = start + int.from_bytes(first[8:start], "little")
     try:
-        version = np.lib.format.read_magic(file)
-        length = file.read(_LENGTH_BYTES[version])
-        text = file.read(int.from_bytes(length, "little"))
-        header = Header(*_read_text(version, length + text), file.tell())
-    except (ValueError, KeyError, EOFError) as error:
-        raise ChunkError("not an npy file", " ".join(str(error).split())[:200], path) from error
+        if start == 8:
+            raise ValueError(f"it is {_other_format(first)}")
+        if stop > start + _MOST:
+            raise ValueError(f"its header claims {stop - start:,} bytes, the most are {_MOST:,}")
+        if stop > len(first):
+            raise ValueError("it ends within its header")
+        header = Header(*_read_text(first[start:stop]), stop)
+    except ValueError as error:
+        raise ChunkError("not an npy file", str(error), path) from error
     if header.dtype.hasobject:
         raise ChunkError("holds Python objects, which are never loaded", path=path)
     return header
+
+
+@lru_cache
+def _read_text(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read what is usually the same in all files of a data set, and therefore read once."""
+    found = _HEADER.fullmatch(text)
+    try:
+        shape = tuple(int(n) for n in re.findall(rb"\d+", found["shape"]))
+        return shape, found["order"] == b"True", np.dtype(found["descr"].decode())
+    except Exception as error:  # no match, one without a part, or no such type
+        shown = text.decode("latin1").strip()[:200]
+        raise ValueError(f"its header is not that of an array of numbers: {shown!a}") from error
+
+
+def _other_format(first: bytes) -> str:
+    """Say what a file is that does not begin as npy files do."""
+    if not any(first):
+        return "empty" if not first else "zeros where it begins: was it copied to the end?"
+    if b"NUMPY" in first[:9]:
+        return "an npy file of a later version, or changed where it begins: was it copied as text?"
+    known = (what for start, what in _OTHER_FORMATS.items() if first.lower().startswith(start))
+    return next(known, f"something that begins with {first[:16]!r}")
 
 
 def _fill(file: IO[bytes], values: np.ndarray) -> int:
