@@ -54,6 +54,20 @@ def test_both_memory_orders_give_the_same(tmp_path, order):
     assert result.row == expected.row
 
 
+@pytest.mark.parametrize("orders", ["CC", "CF", "FC", "FF"])
+@pytest.mark.parametrize("axes", [(4, 3), (3, 4), (4, 4)])
+def test_a_channel_axis_of_length_one_is_left_out(tmp_path, orders, axes):
+    expected = process(tmp_path, Preprocess(), EM, MASK)
+    arrays = (one.reshape(one.shape + (1,) * (n - 3)) for one, n in zip((EM, MASK), axes, strict=True))
+    ordered = [np.asarray(one, order=order) for one, order in zip(arrays, orders, strict=True)]
+    result = process(tmp_path, Preprocess(), *ordered)
+    assert np.array_equal(result.tensor_cxyz, expected.tensor_cxyz)
+    assert result.row == expected.row
+    with Pair("a", tmp_path / "a.npy", tmp_path / "a_mask.npy").open() as raw:
+        assert raw.shape == raw.em.header.shape == raw.mask.header.shape == (10, 10, 20)
+        assert np.array_equal(raw.em.read(3, 5), EM[:, :, 3:5])
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, ">i4", np.uint64])
 def test_masks_of_any_integer_type(tmp_path, dtype):
     result = process(tmp_path, Preprocess(), EM, MASK.astype(dtype))
@@ -73,8 +87,15 @@ def test_boolean_mask(tmp_path):
         (EM.astype(np.uint16), MASK, "EM must be uint8: it is uint16"),
         (EM[0], MASK, r"EM must have three axes .*: its shape is \(10, 20\)"),
         (EM[None], MASK, "EM must have three axes"),
+        (EM[..., None, None], MASK, r"EM must have three axes .*: its shape is \(10, 10, 20, 1, 1\)"),
+        (np.stack([EM, EM], axis=3), MASK, r"EM must have three axes .*: its shape is \(10, 10, 20, 2\)"),
         (EM[:0], MASK[:0], "none empty"),
+        (EM[..., :0, None], MASK, r"none empty: its shape is \(10, 10, 0\)"),
+        (EM, MASK[:0], "equal shapes"),
         (EM, MASK.astype(float), "mask must be integer or boolean: it is float64"),
+        (EM, MASK.astype("m8[s]"), "its header is not that of an array of numbers"),
+        (EM, MASK.astype("S1"), "mask must be integer or boolean"),
+        (EM, MASK.astype(np.longdouble), "mask must be integer or boolean"),
         (EM, MASK[:9], r"equal shapes: EM \(10, 10, 20\), mask \(9, 10, 20\)"),
         (EM, MASK.astype(np.int16) * 100, "mask values must be 0 to 255: they are 0 to 300"),
         (EM, MASK.astype(np.int16) - 1, "mask values must be 0 to 255: they are -1 to 2"),

@@ -70,7 +70,7 @@ class Pair:
     def open_em(self) -> NpyFile:
         """Open the EM; raises a ChunkError if it is not uint8 with three axes, or cannot be used."""
         with ExitStack() as stack:
-            em = stack.enter_context(NpyFile(self.em_path))
+            em = stack.enter_context(_opened(self.em_path))
             shape, dtype = em.header.shape, em.header.dtype
             if len(shape) != 3 or min(shape) < 1:
                 kind = "EM must have three axes (x, y, z), none empty"
@@ -84,7 +84,7 @@ class Pair:
         """Open both files; raises a ChunkError if one cannot be used or they do not fit together."""
         with ExitStack() as stack:
             em = stack.enter_context(self.open_em())
-            mask = stack.enter_context(NpyFile(self.mask_path))
+            mask = stack.enter_context(_opened(self.mask_path))
             if mask.header.dtype.kind not in "bui":
                 found = f"it is {mask.header.dtype}"
                 raise ChunkError("mask must be integer or boolean", found, self.mask_path)
@@ -110,6 +110,14 @@ class Pair:
         )
         synapse_id = printable(self.synapse_id)
         return replace(problem, synapse_id=synapse_id, stage=stage, em_path=em_path, mask_path=mask_path)
+
+
+def _opened(path: Path) -> NpyFile:
+    """Open EM or mask; (x, y, z, 1), as CloudVolume saves, is (x, y, z): the bytes are the same."""
+    file = NpyFile(path)
+    if len(file.header.shape) == 4 and file.header.shape[3] == 1:
+        file.header = replace(file.header, shape=file.header.shape[:3])
+    return file
 
 
 @dataclass(frozen=True)
