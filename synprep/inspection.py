@@ -126,9 +126,9 @@ def _load_one(data: Dataset, synapse_id: str) -> Synapse:
     row = data.meta[data.meta["synapse_id"] == synapse_id].iloc[0]
     path = data.folder / row["filename"]
     with NpyFile(path) as file:
-        shape = file.header.shape
-        if len(shape) != 4 or shape[0] < 2:
-            raise ChunkError("not a tensor with the axes (c, x, y, z)", f"its shape is {shape}", path)
+        shape, dtype = file.header.shape, file.header.dtype
+        if dtype != np.uint8 or len(shape) != 4 or shape[0] < 2:
+            raise ChunkError("not a uint8 tensor with the axes (c, x, y, z)", f"it is {dtype} {shape}", path)
         tensor_cxyz = file.read()
     em_xyz, mask_xyz = tensor_cxyz[:-1].max(axis=0), tensor_cxyz[arrays.MASK_CHANNEL]
     blanked = f"{row['n_cutout_sections']} of {mask_xyz.shape[2]} sections blanked"

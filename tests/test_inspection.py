@@ -159,6 +159,20 @@ def test_loaded_synapses_do_not_share_memory_and_bad_files_are_named(raw):
     assert "not an npy file" in failures["007"]
 
 
+def test_arrays_that_are_no_tensors_are_named(raw):
+    p = Preprocess(**raw)
+    data = preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
+    path = Path(p.proc_data_path, data.meta["filename"][0])
+    tensor_cxyz = np.load(path)
+    for array in (tensor_cxyz.astype("S3"), tensor_cxyz / 7, tensor_cxyz[0], tensor_cxyz[:, :0]):
+        np.save(path, array)
+        _, failures = inspection.load_synapses(inspection.load(p.proc_data_path), ["007"])
+        assert failures["007"].split(":")[0] in (
+            "not a uint8 tensor with the axes (c, x, y, z)",
+            "array is empty",
+        )
+
+
 def test_a_raw_pair_is_cropped_but_not_blanked(raw):
     del raw["proc_data_path"]
     p = InspectRaw(**raw, seg_mask_map=dict(zip(Preprocess().seg_mask_map, (1, 2, 3), strict=True)))
