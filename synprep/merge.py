@@ -4,7 +4,9 @@ import filecmp
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from os.path import basename, dirname
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from synprep._core import execution, files, npy, record
-from synprep._core.errors import ChunkError, OutputError, TableError, counted, listed
+from synprep._core import execution, files, npy, record, text_table
+from synprep._core.errors import ChunkError, LockedError, OutputError, TableError, counted, listed
 from synprep._core.paths import shown
-from synprep._core.record import META_COLUMNS, SECTION_COLUMNS
+from synprep._core.record import META_COLUMNS, SECTION_COLUMNS, SOURCES_COLUMNS
 from synprep.params import Merge
 
 # Parameters of preprocess that decide what a chunk means; where the EM is cut, also output_channel_desc.
@@ -23,6 +25,7 @@ _MUST_AGREE = ("cut_intensity_with_seg_masks", "axial_to_sagittal_spacing", "vox
 _MAY_DIFFER = ("cutout_threshold", "cutout_pixel_value", "seg_mask_map")  # but a person should know
 _COMPANIONS = ("sections.csv", "run.json")  # beside the table of a whole data set
 _PASSING = ("versions", "commit", "started", "ended")  # what differs between runs that do the same
+_UNFINISHED = "a run of preprocess was stopped there, or is not over: run it to its end, then merge"
 _OWN_NAMES = "merged.json"  # names of the arrays that merges have put into a folder
 _N_THREADS = 8  # that wait for headers, or for the state of files
 
@@ -39,6 +42,7 @@ class _Source:
     sources: pd.DataFrame  # empty if its chunks were not cut from volumes
     run_json: dict[str, Any]  # its run.json; empty if there is none, or it is of another tool
     lack: str  # why this is not a whole data set; empty if it is
+    states: dict[str, list[int] | None]  # of its files before they were read
 
     @property
     def array_paths(self) -> list[str]:
@@ -87,8 +91,19 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
         If the output cannot be written: a file that no merge has put there has the name of an array but other
         content, a hard link would have to cross file systems, or there is not enough space for copies.
     """
-    started, folder, name = record.now(), Path(p.merged_meta_path).parent, Path(p.merged_meta_path).name
-    sources, notes = _join([_read(path) for path in p.meta_list], p.on_conflict)
+    started, folder = record.now(), Path(p.merged_meta_path).parent
+    others = [one for one in map(dirname, p.meta_list) if os.path.realpath(one) != os.path.realpath(folder)]
+    with ExitStack() as stack:
+        for one in dict.fromkeys(others):
+            stack.enter_context(record.read_locked(one))
+        return _merge(p, started, show_progress)
+
+
+def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, list[str]]:
+    folder, name = Path(p.merged_meta_path).parent, Path(p.merged_meta_path).name
+    read = [_read(path) for path in p.meta_list]
+    sources, notes = _join(read, p.on_conflict)
+    notes += [note for note in map(_removed, read) if note]
     used = [source for source in sources if len(source.rows)] or sources
     known = {shown(source.path): source.run_json["parameters"] for source in used if source.run_json}
     array_paths = [path for source in used for path in source.array_paths]
@@ -110,39 +125,92 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
         tables = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
         contents = {name: record.table_bytes(table) for name, table in tables.items()}
         if todo or _lasting(run_json) != _lasting(before) or record.differing(folder, contents):
-            notes += _write(p, contents, run_json, todo, show_progress)
+            notes += _write(p, sources, contents, run_json, todo, show_progress)
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 
 
 def _read(path: str) -> _Source:
-    """Read a table, and its companions as far as they are there and whole."""
-    folder, rows, lack = Path(path).parent, record.read_table(path), ""
-    sections, sources, run_json = pd.DataFrame(), pd.DataFrame(), {}
+    """Read and check a table, and its companions as far as they are there."""
+    folder, states = Path(path).parent, _states(path)
+    if not states[path] and record.done_state(folder):
+        raise TableError(f"{path}: there is no such file, but finished chunks: {_UNFINISHED}")
+    rows, sections, sources = record.read_table(path), pd.DataFrame(), pd.DataFrame()
+    text_table.indices(list(rows), ["filename"], path)
+    run_json, lack = _run_json(folder)
+    if not lack:
+        sections, lack = _companion(folder / "sections.csv", SECTION_COLUMNS)
+    lack = lack or _lacking(rows, META_COLUMNS, path)
+    if not lack and (folder / "sources.csv").exists():
+        sources, lack = _companion(folder / "sources.csv", ["synapse_id"])
+    if not lack:
+        record.check_sections(folder / "sections.csv", sections)
+        record.check_values(folder / "sources.csv", sources, SOURCES_COLUMNS, SOURCES_COLUMNS)
+    record.check_chunks(path, rows, META_COLUMNS if lack else ())
+    record.refuse_cut(path, rows, None if lack else sections)
+    _refuse_unfinished(path, rows, run_json)
+    lack = lack.replace(str(folder), shown(folder))
+    return _Source(path, rows, sections, sources, run_json, lack, states)
+
+
+def _states(path: str) -> dict[str, list[int] | None]:
+    """State of a table, and of what preprocess and merge write beside it, by path."""
+    folder = Path(path).parent
+    names = (*_COMPANIONS, "sources.csv")
+    return {one: files.state(one) for one in (path, *(str(folder / name) for name in names))} | {
+        str(folder / record.HIDDEN): record.done_state(folder)
+    }
+
+
+def _run_json(folder: Path) -> tuple[dict[str, Any], str]:
+    """Record of a source, and why there is none."""
     try:
         found = record.read_record(folder)
-        _require(found["parameters"], _MUST_AGREE, folder / "run.json")
-        run_json = found
-        sections = record.read_table(folder / "sections.csv")
-        _require(sections, SECTION_COLUMNS, folder / "sections.csv")
-        _require(rows, META_COLUMNS, path)
-        if (folder / "sources.csv").exists():
-            sources = record.read_table(folder / "sources.csv")
     except TableError as error:
-        lack = str(error).replace(str(folder), shown(folder))
-    return _Source(path, rows, sections, sources, run_json, lack)
+        return {}, str(error)
+    lack = _lacking(found["parameters"], _MUST_AGREE, folder / "run.json")
+    return ({}, lack) if lack else (found, "")
 
 
-def _require(found: Iterable[str], names: Iterable[str], path: str | Path) -> None:
+def _companion(path: Path, columns: Iterable[str]) -> tuple[pd.DataFrame, str]:
+    """Table beside that of chunks, and why there is none; one that is damaged is an error."""
+    if not path.exists():
+        return pd.DataFrame(), f"{path}: there is no such file"
+    table = text_table.read(path)
+    return table, _lacking(table, columns, path)
+
+
+def _lacking(found: Iterable[str], names: Iterable[str], path: str | Path) -> str:
     lacking = sorted(set(names) - set(found))
-    if lacking:
-        raise TableError(f"{path} has no {listed(lacking)}")
+    return f"{path} has no {listed(lacking)}" if lacking else ""
+
+
+def _refuse_unfinished(path: str, rows: pd.DataFrame, run_json: dict[str, Any]) -> None:
+    """Refuse a table that lacks chunks which preprocess has finished since it was written."""
+    folder = Path(path).parent
+    unlisted = {*record.unlisted_arrays(folder, rows["filename"])}
+    if not unlisted or "ended" not in run_json or not record.done_state(folder):
+        return
+    ended = datetime.fromisoformat(run_json["ended"]).timestamp() + 1  # it is rounded down
+    written_ns = min(files.state(folder / "run.json")[1], ended * 1e9)  # a copy may be younger
+    done = [entry for entry in record.read_done(folder).values() if entry.row["filename"] in unlisted]
+    late = [entry.synapse_id for entry in done if entry.output[1] > written_ns]
+    if late:
+        raise TableError(
+            f"{path}: lacks {counted(len(late), 'finished chunk')} ({listed(late)}): {_UNFINISHED}"
+        )
+
+
+def _removed(source: _Source) -> str:
+    """Say which chunks a table lacks that stand in the table of sections beside it."""
+    if source.lack:
+        return ""
+    ids = sorted({*source.sections["synapse_id"]} - {*source.rows["synapse_id"]})
+    lacks = f"{shown(source.path)} lacks {counted(len(ids), 'chunk')} that sections.csv beside it has"
+    return f"{lacks}, as if rows were removed or cut off: {listed(ids)}" if ids else ""
 
 
 def _join(sources: Sequence[_Source], on_conflict: str) -> tuple[list[_Source], list[str]]:
     """Take one row per synapse id, and fill missing columns; file names are compared without folders."""
-    without = [source.path for source in sources if "filename" not in source.rows]
-    if without:
-        raise TableError(f"no column filename in {listed(without)}")
     joined = pd.concat([source.rows for source in sources], keys=range(len(sources))).droplevel(1).fillna("")
     compared = joined.assign(filename=joined["filename"].str.split(r"[/\\]", regex=True).str[-1])
     ids = compared.drop_duplicates()["synapse_id"]
@@ -328,7 +396,7 @@ def _sources(used: Sequence[_Source]) -> dict[str, pd.DataFrame]:
         return {}
     parts = []
     for source in used:
-        known = source.sources.reindex(columns=list(record.SOURCES_COLUMNS)).astype(str)
+        known = source.sources.reindex(columns=list(SOURCES_COLUMNS)).astype(str)
         known = known.set_index("synapse_id").reindex(source.rows["synapse_id"], fill_value="")
         parts.append(known.reset_index())
     return {"sources.csv": pd.concat(parts)}
@@ -360,7 +428,12 @@ def _lasting(run_json: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(
-    p: Merge, contents: dict[str, bytes], run_json: dict, todo: dict[str, str], show: bool
+    p: Merge,
+    sources: Iterable[_Source],
+    contents: dict[str, bytes],
+    run_json: dict,
+    todo: dict[str, str],
+    show: bool,
 ) -> list[str]:
     """Write everything; no table is there while the arrays that it describes are replaced."""
     folder, is_update = Path(p.merged_meta_path).parent, "replace" in todo.values()
@@ -369,9 +442,20 @@ def _write(
         files.remove(folder / companion)
     if todo:
         _put(todo, folder, p.link_mode, show)
+    _refuse_changed(sources, folder)
     if run_json:  # first, since it says that the other files are of a merged set
         files.save_json(folder / "run.json", {**run_json, "ended": record.now()})
     return record.save_tables(folder, contents, old)[0]
+
+
+def _refuse_changed(sources: Iterable[_Source], folder: Path) -> None:
+    """Refuse sources that were written to since they were read; those beside the merged table are locked."""
+    others = [
+        one.path for one in sources if Path(one.path).parent != folder and _states(one.path) != one.states
+    ]
+    if others:
+        why = "while they were read: a run writes there; wait until it ends, then merge again"
+        raise LockedError(f"{listed(map(shown, others))} or files beside have changed {why}")
 
 
 def _put(array_paths: Iterable[str], folder: Path, link_mode: str, show: bool) -> None:

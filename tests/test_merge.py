@@ -224,6 +224,10 @@ class TestRows:
         with pytest.raises(TableError, match="different values for 1 synapse id: a"):
             join(x=text_table(["a", "a"], v=["1", "2"]))
 
+    def test_another_file_name_is_a_conflict(self, join):
+        with pytest.raises(TableError, match="different values for 1 synapse id: a"):
+            join(x=text_table(["a"]), y=text_table(["a"]).assign(filename="a, done again.npy"))
+
     def test_file_names_are_compared_without_folders(self, join):
         for number, old in enumerate(["../old/a.npy", r"C:\old\a.npy"]):
             tables = {f"x{number}": text_table(["a"]), f"y{number}": text_table(["a"]).assign(filename=old)}
@@ -239,7 +243,7 @@ class TestRows:
         ]
 
     def test_table_without_file_names_is_refused(self, join):
-        with pytest.raises(TableError, match=r"no column filename in .*x.meta\.csv"):
+        with pytest.raises(TableError, match=r"x.meta\.csv: has no column 'filename'"):
             join(x=pd.DataFrame({"synapse_id": ["a"]}))
 
 
@@ -345,6 +349,152 @@ class TestRecord:
         _, notes = run()
         assert notes[1].endswith("meta.csv is not whole for 5")
         assert not (folder / "sections.csv").exists()
+
+
+def change(path, column, value):
+    table = record.read_table(path)
+    table.loc[0, column] = value
+    record.save_table(path, table)
+
+
+class TestSources:
+    """Tables that are not whole, and folders that are written to."""
+
+    @pytest.mark.parametrize(
+        ("name", "column", "value"),
+        [
+            ("meta.csv", "post_synaptic_volume", "1,234"),
+            ("meta.csv", "post_synaptic_volume", ""),
+            ("meta.csv", "n_cutout_sections", "6"),
+            ("meta.csv", "synapse_id", "7"),
+            ("meta.csv", "filename", ""),
+            ("sections.csv", "std", "inf"),
+            ("sections.csv", "is_blanked", "FALSE"),
+        ],
+    )
+    def test_what_loading_refuses(self, run, folder, tables, name, column, value):
+        path = Path(tables[1]).with_name(name)
+        change(path, column, value)
+        with pytest.raises(TableError) as loading:
+            record.load(path.parent)
+        with pytest.raises(TableError) as merging:
+            run()
+        assert str(merging.value) == str(loading.value)
+        assert not folder.exists()
+
+    def test_a_table_that_stands_alone_may_lack_values_but_not_hold_wrong_ones(self, join):
+        table = text_table(["a"], pre_synaptic_volume=[""], note=["x"])
+        assert join(x=table)[0]["pre_synaptic_volume"].tolist() == [""]
+        with pytest.raises(
+            TableError, match=r"y.meta\.csv: pre_synaptic_volume of a is '20,5', not a number"
+        ):
+            join(y=table.assign(pre_synaptic_volume="20,5"))
+
+    @pytest.mark.parametrize("synapse_id", ["8.6E+17", '="7"'])
+    def test_ids_that_a_spreadsheet_has_changed(self, join, synapse_id):
+        with pytest.raises(TableError, match=r"x.meta\.csv: synapse id .*: export the table again"):
+            join(x=text_table([synapse_id]).assign(filename="7.npy"))
+
+    def test_ids_that_only_look_changed_are_those_of_their_files(self, join):
+        assert join(x=text_table(["7.0", "=7"]))[0]["synapse_id"].tolist() == ["7.0", "=7"]
+
+    @pytest.mark.parametrize("alone", [False, True])
+    def test_a_table_that_was_cut_anywhere(self, make_set, alone):
+        em_xyz = np.full((6, 5, 80), 9, np.uint8)
+        em_xyz[..., 28:52] = 0
+        path = Path(make_set("one", ["007", "1"], em_xyz))
+        content, whole = path.read_bytes(), record.read_table(path)
+        assert content.endswith(b",17\n")  # sections that are blanked: a digit may be cut off
+        if alone:
+            path.with_name("sections.csv").unlink()
+        for end in range(len(content)):
+            path.write_bytes(content[:end])
+            try:
+                source = merge._read(str(path))
+            except TableError:
+                continue
+            n_read = len(source.rows)
+            assert source.rows.equals(whole[:n_read]), content[:end]
+            is_told = merge._removed(source).startswith(f"{path.as_posix()} lacks ")
+            assert n_read == 2 or is_told or (alone and content[:end].endswith(b"\n")), content[:end]
+
+    def test_rows_that_are_gone_are_told(self, run, tables):
+        path = Path(tables[2])
+        path.write_text("".join(path.read_text().splitlines(True)[:-1]))
+        merged, notes = run()
+        assert len(merged) == 4
+        assert notes[1].endswith("that sections.csv beside it has, as if rows were removed or cut off: NA")
+
+    def test_a_folder_that_a_run_writes_to(self, run, folder, tables):
+        with record.locked(Path(tables[1]).parent), pytest.raises(LockedError, match=r"two.processed: a run"):
+            run()
+        assert not folder.exists()
+        run()
+
+    def test_runs_wait_until_the_sources_are_read(self, run, tables, monkeypatch):
+        def write(*arguments):
+            with pytest.raises(LockedError), record.locked(Path(tables[1]).parent):
+                pass
+            return merge_headers(*arguments)
+
+        merge_headers = merge._refuse_kinds
+        monkeypatch.setattr(merge, "_refuse_kinds", write)
+        run()
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("name", ["meta.csv", "sections.csv", ".synprep/record.jsonl"])
+    def test_files_that_change_in_the_meantime(self, run, folder, tables, monkeypatch, mode, name):
+        """As where locks do not hold, such as between the computers of some networks."""
+
+        def touch(*arguments):
+            os.utime(Path(tables[1]).parent / name, (1, 1))
+            return merge_headers(*arguments)
+
+        merge_headers = merge._refuse_kinds
+        with monkeypatch.context() as patched, pytest.raises(LockedError, match=r"two.*have changed while"):
+            patched.setattr(merge, "_refuse_kinds", touch)
+            run(link_mode=mode)
+        assert not (folder / "meta.csv").exists()
+        assert len(run(link_mode=mode)[0]) == 5
+
+    def test_folders_that_can_only_be_read(self, run, tables):
+        folders = [Path(table).parent for table in tables]
+        for path in (*folders, *(one / record.HIDDEN for one in folders)):
+            path.chmod(0o555)
+        try:
+            assert len(run()[0]) == 5
+        finally:
+            for path in (*folders, *(one / record.HIDDEN for one in folders)):
+                path.chmod(0o755)
+
+    @pytest.mark.parametrize(
+        ("parameters", "what"), [({}, "lacks 1 finished chunk"), ({"n_sections": 4}, "no such")]
+    )
+    @pytest.mark.parametrize("is_copy", [False, True])
+    def test_a_run_that_was_stopped_half_way(
+        self, make_set, run, tables, monkeypatch, parameters, what, is_copy
+    ):
+        def stop(*arguments):
+            raise KeyboardInterrupt
+
+        path = Path(tables[0]).parent
+        if is_copy:  # its files have other times than those that are recorded
+            run_json = json.loads((path / "run.json").read_text())
+            files.save_json(path / "run.json", run_json | {"ended": "2026-11-22T08:15:00+00:00"})
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(preprocess, "_finish", stop)
+            make_set("one", ["8"], **parameters)
+        if is_copy and not parameters:
+            os.utime(path / "run.json")
+        with pytest.raises(TableError, match=rf"one.processed.meta\.csv: .*{what}.*: run it to its end"):
+            run()
+        make_set("one", [], **parameters)
+        if not parameters:
+            assert len(run()[0]) == 6
+
+    def test_chunks_that_an_earlier_run_has_left_are_no_sign_of_a_stop(self, make_set, run, tables):
+        make_set("one", [], max_chunks=1)
+        assert len(run()[0]) == 4
 
 
 class TestRefusals:
@@ -532,12 +682,13 @@ class TestFiles:
         assert notes[-1].endswith("not in the merged table, kept: 5__2_6_5_5.npy, NA__2_6_5_5.npy")
 
     def test_names_that_would_be_one_file(self, run, tmp_path):
-        path = tmp_path / "lab" / "three" / "processed"
-        (path / "NA__2_6_5_5.npy").rename(path / "007__2_6_5_5.npy")
-        rewrite(path / "meta.csv", "NA__2_6_5_5.npy", "007__2_6_5_5.npy")
+        for name, synapse_id in (("two", "3"), ("three", "NA")):
+            path = tmp_path / "lab" / name / "processed"
+            (path / f"{synapse_id}__2_6_5_5.npy").rename(path / "chunk.npy")
+            rewrite(path / "meta.csv", f"{synapse_id}__2_6_5_5.npy", "chunk.npy")
         for mode in ("hardlink", "copy"):
             with pytest.raises(
-                TableError, match=r"1 file name in .*007__2_6_5_5\.npy and .*007__2_6_5_5\.npy; set link_mode"
+                TableError, match=r"1 file name in .*two.*chunk\.npy and .*three.*chunk\.npy; set link_mode"
             ):
                 run(link_mode=mode)
         assert len(run()[0]) == 5

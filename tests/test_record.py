@@ -359,7 +359,7 @@ def test_a_broken_record_is_named(processed):
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [("n_cutout_sections", "n_cut", "no column n_cutout_sections"), ("\n007,", "\n007,x,y", "meta")],
+    [("n_cutout_sections", "n_cut", "no column 'n_cutout_sections'"), ("\n007,", "\n007,x,y", "meta")],
 )
 def test_a_table_of_another_form_is_refused(processed, old, new, message):
     _, folder = processed
@@ -369,12 +369,40 @@ def test_a_table_of_another_form_is_refused(processed, old, new, message):
         record.load(folder)
 
 
-def test_text_where_a_number_belongs_is_refused(processed):
+WRONG_VALUES = [
+    *(
+        ("meta.csv", "pre_synaptic_volume", value)
+        for value in ("1,234", "20,5", "nan", "inf", "-1", "", "1e999")
+    ),
+    *(("meta.csv", "n_cutout_sections", value) for value in ("1.5", "-1", "", "True", "10", "NaN")),
+    *(("meta.csv", "synapse_id", value) for value in ("7", "7.0", "8.6E+17", " 007", "NA", "")),
+    ("meta.csv", "filename", ""),
+    *(("sections.csv", "mean", value) for value in ("nan", "-inf", "1,5", "-3")),
+    *(("sections.csv", "cutout_fraction", value) for value in ("", "0,5")),
+    *(("sections.csv", "is_blanked", value) for value in ("TRUE", "1", "", "maybe")),
+    *(("sections.csv", "z", value) for value in ("0.5", "-1", "")),
+]
+
+
+@pytest.mark.parametrize(("name", "column", "value"), WRONG_VALUES)
+def test_a_value_that_cannot_be_is_named(processed, name, column, value):
     _, folder = processed
-    path = folder / "sections.csv"
-    path.write_text(path.read_text().replace("False", "maybe"))
-    with pytest.raises(TableError, match=r"sections\.csv"):
+    table = record.read_table(folder / name)
+    table.loc[0, column] = value
+    record.save_table(folder / name, table)
+    with pytest.raises(TableError) as error:
         record.load(folder)
+    assert str(error.value).startswith(f"{folder / name}: ") and (value or column) in str(error.value)
+
+
+def test_numbers_may_be_written_in_other_ways(processed):
+    _, folder = processed
+    before = record.load(folder)
+    table = record.read_table(folder / "meta.csv")
+    table["pre_synaptic_volume"] += "0"
+    table["n_cutout_sections"] += ".0"
+    record.save_table(folder / "meta.csv", table)
+    pd.testing.assert_frame_equal(record.load(folder).meta, before.meta)
 
 
 def test_a_parameter_that_is_not_recorded_is_named(processed):

@@ -7,12 +7,13 @@ by a kill, or damaged, is passed over, and its chunk is done again.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,7 @@ _RANGES = {  # of the values of columns, by how their names begin; others are no
     **dict.fromkeys(("mean", "std"), (0, 255)),
 }
 _MAY_LACK = ("mean", "std", "cleft_distance_nm")  # NaN, which is null in JSON
+_NAME = re.compile(r"([^/\\]*)__\d+_\d+_\d+_(\d{1,9})\.npy\Z")  # of a tensor: synapse id, number of sections
 _RESULT_VERSION = 1  # counted up when the same input and parameters give another result
 
 
@@ -248,13 +250,15 @@ def load(proc_data_path: str | Path) -> Dataset:
     Raises
     ------
     TableError
-        If one of the three files is missing or cannot be read, or a column is missing or holds other values
-        than it should.
+        If one of the three files is missing, cannot be read or is cut off; a column is missing or holds other
+        values than it should; or a synapse id is not that of its file name.
     """
     meta_path = Path(resolve(str(proc_data_path)))
     meta_path = meta_path / "meta.csv" if meta_path.is_dir() else meta_path
     folder = meta_path.parent
-    meta, sections = _typed(meta_path, META_COLUMNS), _typed(folder / "sections.csv", SECTION_COLUMNS)
+    meta = _typed(meta_path, META_COLUMNS, check_chunks)
+    sections = _typed(folder / "sections.csv", SECTION_COLUMNS, check_sections)
+    refuse_cut(meta_path, meta, sections)
     return Dataset(folder, meta, sections, read_record(folder)["parameters"])
 
 
@@ -277,22 +281,85 @@ def find_record(folder: str | Path) -> dict[str, Any]:
         return {}
 
 
-def _typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+def _typed(path: Path, columns: Mapping[str, str], check: Callable) -> pd.DataFrame:
     """Read a table and give its columns their types."""
     table = read_table(path)
-    lacking = [name for name in columns if name not in table]
-    if lacking:
-        raise TableError(f"{path}: has no column {', '.join(lacking)}")
-    try:
-        values = {name: _numbers(table[name]) for name, dtype in columns.items() if dtype != "str"}
-        return table.assign(**values).astype(dict(columns))
-    except ValueError as error:
-        raise TableError(f"{path}: {error}") from error
+    text_table.indices(list(table), columns, path)
+    return table.assign(**check(path, table)).astype(dict(columns))
 
 
-def _numbers(text: pd.Series) -> pd.Series:
-    """Numbers, or true and false, as pandas writes them; nothing else."""
-    return pd.to_numeric(text.replace({"True": "1", "False": "0"}))
+def check_chunks(
+    path: str | os.PathLike, table: pd.DataFrame, may_be_empty: Collection[str] = ()
+) -> dict[str, pd.Series]:
+    """Values of a table of chunks by column, of those that it has; rows that fit no file are an error too."""
+    values = check_values(path, table, META_COLUMNS, may_be_empty)
+    n_cutout = values.get("n_cutout_sections", itertools.repeat(0))
+    for synapse_id, name, n_cut in zip(table["synapse_id"], table["filename"], n_cutout, strict=False):
+        if why := _misfit(synapse_id, name, n_cut):
+            raise TableError(f"{path}: {why}")
+    return values
+
+
+def check_sections(path: str | os.PathLike, table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Values of a table of sections by column; one without imaged pixels has no mean."""
+    return check_values(path, table, SECTION_COLUMNS, ("mean", "std"))
+
+
+def check_values(
+    path: str | os.PathLike, table: pd.DataFrame, columns: Mapping[str, str], may_be_empty: Collection[str]
+) -> dict[str, pd.Series]:
+    """Values by column of the numbers, true and false in a table of text; what is neither is an error."""
+    dtypes = {name: dtype for name, dtype in columns.items() if name in table and dtype != "str"}
+    values = {}
+    for name, dtype in dtypes.items():
+        text, signed = table[name], columns is SOURCES_COLUMNS
+        values[name], is_right = _flags(text) if dtype == "bool" else _numbers(text, dtype, signed)
+        is_wrong = ~is_right & (text != "") if name in may_be_empty else ~is_right
+        if is_wrong.any():
+            row = table.loc[is_wrong.idxmax()]
+            held = f"{name} of {text_table.escaped(row['synapse_id'])} is {text_table.escaped(row[name])!r}"
+            what = "True or False" if dtype == "bool" else "a number" if dtype == "float64" else "a count"
+            raise TableError(f"{path}: {held}, not {what}: was it cut off, or changed by another program?")
+    return values
+
+
+def _flags(text: pd.Series) -> tuple[pd.Series, pd.Series]:
+    return text == "True", text.isin(["True", "False"])
+
+
+def _numbers(text: pd.Series, dtype: str, signed: bool) -> tuple[pd.Series, pd.Series]:
+    """Numbers, and which of them are right: finite, whole where they are to be, and not below 0."""
+    values = pd.to_numeric(text, errors="coerce")
+    is_right = np.isfinite(values) if signed else np.isfinite(values) & (values >= 0)
+    return values, is_right & (values % 1 == 0) if dtype == "int64" else is_right
+
+
+def _misfit(synapse_id: str, name: str, n_cutout_sections: float) -> str:
+    """Why a row of a table of chunks cannot be that of the file that it names; empty if it can."""
+    found, shown_id = _NAME.search(name), text_table.escaped(synapse_id)
+    if not synapse_id or not name:
+        return f"a row has no {'filename' if synapse_id else 'synapse_id'}: {shown_id}{name}"
+    if found and found[1] != synapse_id:
+        return f"synapse id {shown_id!r} has the file {name!r}: was the id changed by another program?"
+    if not found and synapse_id not in name and (why := text_table.changed(synapse_id)):
+        return f"synapse id {shown_id!r}: {why}"
+    if found and n_cutout_sections > int(found[2]):
+        return f"n_cutout_sections of {shown_id} is {n_cutout_sections}, of {int(found[2])} sections"
+    return ""
+
+
+def refuse_cut(path: str | os.PathLike, meta: pd.DataFrame, sections: pd.DataFrame | None) -> None:
+    """Refuse a table of chunks without line end at its end, unless its last row agrees with the sections."""
+    if text_table.is_ended(path):
+        return
+    for last in () if sections is None else meta.tail(1).to_dict("records"):
+        is_blanked = sections["is_blanked"][sections["synapse_id"] == last["synapse_id"]].astype(str)
+        if (is_blanked == "True").sum() == float(last["n_cutout_sections"]):
+            return
+    why = "there is no sections.csv of it" if sections is None else "sections.csv does not confirm it"
+    raise TableError(
+        f"{path}: its last line has no line end, and {why}: is the file cut off? If not, put a line end there"
+    )
 
 
 # What is done
@@ -497,9 +564,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         lock = filelock.FileLock(hidden / _LOCK)
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
-        raise LockedError(
-            f"another run is writing to {folder}: {_owner(hidden)}; wait until it ends"
-        ) from error
+        raise LockedError(_busy(folder)) from error
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
@@ -507,6 +572,29 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     finally:
         (hidden / _OWNER).unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def read_locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keep runs that write out of a folder while it is read, where that can be done; nothing is written.
+
+    Raises a LockedError if one is writing to it.
+    """
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            file = stack.enter_context(open(Path(folder, HIDDEN, _LOCK), "rb"))
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(_busy(folder)) from error
+        except (OSError, ImportError):  # no run was ever here; no such locks on this file system; Windows
+            pass
+        yield
+
+
+def _busy(folder: str | os.PathLike) -> str:
+    return f"another run is writing to {folder}: {_owner(Path(folder, HIDDEN))}; wait until it ends"
 
 
 def sign(folder: str | os.PathLike) -> None:
