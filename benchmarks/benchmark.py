@@ -247,6 +247,34 @@ def scaling(folder: Path, n_chunks_list: list[int]) -> list[list[float]]:
     return rows
 
 
+def pairing_names(folder: Path, n_names_list: list[int]) -> list[list[float]]:
+    """Time of pairing growing numbers of names, beside that of walking the same folders; medians of three."""
+    roles = {"raw_em_data_path": "em", "raw_mask_data_path": "mask", "proc_data_path": "out"}
+    p = Preprocess(**{role: str(folder / name) for role, name in roles.items()})
+    rows, n_before = [], 0
+    for n_names in n_names_list:
+        add_names(folder, n_before, n_names // 2)
+        n_before = n_names // 2
+        contestants = {
+            "find": lambda: pairing.find(p),
+            "walk": lambda: [list(os.walk(folder / name)) for name in ("em", "mask")],
+        }
+        times = compare(contestants, 3, 1, lambda: None)  # ms in all
+        seconds = [statistics.median(times[name]) / 1000 for name in ("find", "walk")]
+        rows.append([n_names, *seconds, seconds[0] / n_names * 1e6, ratio(times, "find", "walk")])
+    return rows
+
+
+def add_names(folder: Path, start: int, stop: int) -> None:
+    """Write empty files for pairs `start` to `stop`, a thousand in a folder."""
+    for number in range(start, stop):
+        for kind, end in (("em", ".npy"), ("mask", "_mask.npy")):
+            path = folder / kind / f"{number // 1000:04}" / f"{number:07}{end}"
+            if number % 1000 == 0 or number == start:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
 def import_time() -> float:
     """Seconds that importing synprep adds to NumPy, pandas and matplotlib; median of five."""
     before = "import time, numpy, pandas, matplotlib.pyplot; start = time.perf_counter()"
@@ -272,7 +300,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--chunks", type=int, default=48)
     parser.add_argument("--scale", type=int, nargs="+", default=[50, 500, 2000])
+    parser.add_argument("--names", type=int, nargs="+", help="pair so many empty files, and nothing else")
     arguments = parser.parse_args()
+    if arguments.names:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+            head = ["names", "pairing, s", "walking, s", "pairing, µs per name", "pairing / walking"]
+            print_table(head, pairing_names(Path(name), sorted(arguments.names)))
+        return
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)

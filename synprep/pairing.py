@@ -101,8 +101,8 @@ def find(sources: Chunks) -> Pairing:
     em_only, mask_only = em.keys() - both - twice.keys(), mask.keys() - em.keys() - twice.keys()
     pairing = Pairing(
         pairs=tuple(pair for pair in pairs if _is_text(pair.synapse_id)),
-        em_only={key: Path(em[key][0]) for key in sorted(em_only)},
-        mask_only={key: Path(mask[key][0]) for key in sorted(mask_only)},
+        em_only={key: _path(em[key][0]) for key in sorted(em_only)},
+        mask_only={key: _path(mask[key][0]) for key in sorted(mask_only)},
         claimed_twice=twice,
         passed_over=tuple(_sorted(_unread(em_ids, mask_ids))),
         problems=tuple(_odd(pair) for pair in pairs if not _is_text(pair.synapse_id)),
@@ -235,12 +235,20 @@ def _claimed(em: Mapping[str, list[str]], mask: Mapping[str, list[str]]) -> dict
 
 def _sorted(paths: Iterable[str]) -> list[Path]:
     """Paths in the order of their folders' names."""
-    return [Path(path) for path in sorted(paths, key=lambda path: path.replace(os.sep, "\0"))]
+    return [_path(path) for path in sorted(paths, key=lambda path: path.replace(os.sep, "\0"))]
+
+
+def _path(path: str) -> Path:
+    folder, _, name = path.rpartition(os.sep)
+    return _folder(folder + os.sep) / name
+
+
+_folder = lru_cache(Path)  # most of the time of many names would go into parsing that of their folder
 
 
 def _pair(synapse_id: str, em: Mapping[str, list[str]], mask: Mapping[str, list[str]]) -> Pair:
-    mask_path = Path(mask[synapse_id][0]) if synapse_id in mask else None
-    return Pair(synapse_id, Path(em[synapse_id][0]), mask_path)
+    mask_path = _path(mask[synapse_id][0]) if synapse_id in mask else None
+    return Pair(synapse_id, _path(em[synapse_id][0]), mask_path)
 
 
 def _is_text(synapse_id: str) -> bool:
