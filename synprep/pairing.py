@@ -262,10 +262,18 @@ def _odd(pair: Pair) -> Problem:
     return pair.locate(problem, "pairing")
 
 
-def _unread(em_ids: Ids, mask_ids: Ids) -> set[str]:
-    """Files that are neither EM nor mask."""
-    paths = {path for ids in (em_ids, mask_ids) for path, synapse_id in ids.items() if synapse_id is None}
-    return {path for path in paths if em_ids.get(path) is None and mask_ids.get(path) is None}
+def _unread(em_ids: Ids, mask_ids: Ids) -> list[str]:
+    """Files that are neither EM nor mask, once each, whatever names links give to their folders."""
+    real, read, unread = {}, set(), {}
+    for path, synapse_id in chain(em_ids.items(), mask_ids.items()):
+        folder, _, name = path.rpartition(os.sep)
+        if folder not in real:
+            real[folder] = os.path.realpath(folder + os.sep)
+        if synapse_id is None:
+            unread.setdefault((real[folder], name), path)
+        else:
+            read.add((real[folder], name))
+    return [path for key, path in unread.items() if key not in read]
 
 
 def _nothing_pairs(sources: Chunks, em_ids: Ids, mask_ids: Ids, pairing: Pairing) -> str:

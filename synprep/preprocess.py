@@ -51,7 +51,7 @@ __all__ = [
 
 _N_IN_VAIN = 20  # chunks that fail, and none that does not, end a run that is cut from volumes
 _EXTRACT_MARK = "extract"  # in the hidden folder of raw pairs that extract has made
-_PASSED_OVER = "passed over, since the filename patterns make it neither EM nor mask"
+_PASSED_OVER = "passed over: neither EM nor mask, by folder and filename pattern"
 _UNPAIRED = {  # what a pairing holds besides pairs, in words
     "em_only": "EM without mask",
     "mask_only": "mask without EM",

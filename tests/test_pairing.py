@@ -252,6 +252,14 @@ def test_links_to_folders_are_followed_once(find, tmp_path, links, paths):
     assert not found.claimed_twice
 
 
+def test_one_folder_under_two_names_has_nothing_to_pass_over(find, tmp_path):
+    (tmp_path / "mask").mkdir()
+    (tmp_path / "em").symlink_to(tmp_path / "mask")
+    found = find(["mask/1.npy", "mask/1_mask.npy", "mask/notes.txt"])
+    assert ids(found) == ["1"]
+    assert [path.name for path in found.passed_over] == ["notes.txt"]
+
+
 def test_names_that_differ_in_normalisation_pair(find):
     found = find(["em/\u00e91.npy", "mask/e\u03011_mask.npy", "em/e\u03012.npy", "mask/e\u03012_mask.npy"])
     assert ids(found) == ["\u00e91", "\u00e92"]

@@ -219,8 +219,8 @@ def test_files_in_no_pair_are_warnings(strays, paths, tmp_path):
     result = run(Preprocess(**paths))
     rows = pairing_rows(tmp_path / "processed")
     assert rows == {
-        "": "passed over, since the filename patterns make it neither EM nor mask: 4 files: a.tif, b.tif, "
-        "c.tif and 1 more",
+        "": "passed over: neither EM nor mask, by folder and filename pattern: 4 files: a.tif, b.tif, c.tif "
+        "and 1 more",
         "7": "EM without mask: 7.npy",
         "8": "EM without mask: 8.npy",
         "9": "mask without EM: 9_mask.npy",
