@@ -24,7 +24,6 @@ from synprep.params import Merge
 _MUST_AGREE = ("cut_intensity_with_seg_masks", "axial_to_sagittal_spacing", "voxel_size_xy_nm")
 _MAY_DIFFER = ("cutout_threshold", "cutout_pixel_value", "seg_mask_map")  # but a person should know
 _COMPANIONS = ("sections.csv", "run.json")  # beside the table of a whole data set
-_PASSING = ("versions", "commit", "started", "ended")  # what differs between runs that do the same
 _UNFINISHED = "a run of preprocess was stopped there, or is not over: run it to its end, then merge"
 _OWN_NAMES = "merged.json"  # names of the arrays that merges have put into a folder
 _N_THREADS = 8  # that wait for headers, or for the state of files
@@ -124,7 +123,7 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
         tables = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
         contents = {name: record.table_bytes(table) for name, table in tables.items()}
-        if todo or _lasting(run_json) != _lasting(before) or record.differing(folder, contents):
+        if todo or record.lasting(run_json) != record.lasting(before) or record.differing(folder, contents):
             notes += _write(p, sources, contents, run_json, todo, show_progress)
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 
@@ -421,10 +420,6 @@ def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], 
         "link_mode": p.link_mode,
         **record.versions(),
     }
-
-
-def _lasting(run_json: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in run_json.items() if name not in _PASSING}
 
 
 def _write(

@@ -194,8 +194,8 @@ def _refuse_other_data_set(found: Pairing, p: Preprocess) -> None:
 
 def _source(parameters: Mapping[str, Any]) -> list[str | None]:
     """Where a run took its chunks from."""
-    if parameters.get("volumes"):
-        return [parameters["volumes"].get("synapse_table")]
+    if isinstance(volumes := parameters.get("volumes"), Mapping) and volumes:
+        return [volumes.get("synapse_table")]
     return [parameters.get(name) for name in ("raw_em_data_path", "em_filename_pattern")]
 
 
@@ -360,8 +360,9 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     """Do what is planned: write tensors, `meta.csv`, `sections.csv`, `problems.csv` and `run.json`.
 
     Each tensor is recorded when it is in place, so that a run that is killed can be resumed. If there is
-    nothing to do, nothing is written. A `meta.csv` whose rows change other than by rows added at its end is
-    kept under a numbered name; it is moved there before the first tensor that it lists is overwritten.
+    nothing to do, and `run.json` says all that it would, nothing is written. A `meta.csv` whose rows change
+    other than by rows added at its end is kept under a numbered name; it is moved there before the first
+    tensor that it lists is overwritten.
 
     Parameters
     ----------
@@ -500,10 +501,7 @@ def _finish(
     contents = {name: record.table_bytes(table) for name, table in tables.items()}
     kept, is_changed = record.save_tables(folder, contents, aside)
     counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
-    is_idle = counts["done"] == 0 and not is_changed
-    if not is_idle:
-        _tidy(folder)
-        files.save_json(folder / "run.json", _provenance(p, counts, inputs_hash, started))
+    _save_run_json(p, _provenance(p, counts, inputs_hash, started), is_changed)
     where = f"tensors and tables are in {printable(shown(folder))}"
     notes = [f"{counted(len(entries), 'chunk')} finished", where, *kept]
     notes += [*_say_unpaired(plan), *_say_shapes(entries.values())]
@@ -579,6 +577,24 @@ def _say_shapes(entries: Iterable[Entry]) -> list[str]:
     ordered = sorted(shapes.items(), key=lambda item: (-item[1], item[0]))
     texts = [f"{shape} ({counted(n, 'chunk')})" for shape, n in ordered]
     return [f"{len(shapes)} shapes (c, x, y, z): {listed(texts)}"] if len(shapes) > 1 else []
+
+
+def _save_run_json(p: Preprocess | Extract, run_json: dict[str, Any], is_changed: bool) -> None:
+    """Write `run.json` if anything was done, or if what was there does not say the same; tidy up before."""
+    if run_json["counts"]["done"] or is_changed or not _is_recorded(p, run_json):
+        _tidy(_folder(p))
+        files.save_json(_folder(p) / "run.json", run_json)
+
+
+def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
+    """Whether `run.json` is there and says the same; an older version knew fewer parameters and counts."""
+    before, now = record.lasting(record.find_record(_folder(p))), record.lasting(run_json)
+    unknown = {"parameters": files.plain(asdict(type(p)())), "counts": now["counts"] | {"finished": None}}
+    for name, usual in unknown.items():
+        found = before.get(name)
+        known = usual | found if isinstance(found, dict) else {}
+        before[name] = {key: known.get(key) for key in now[name]}
+    return json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)  # false is not 0
 
 
 def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:
@@ -694,11 +710,8 @@ def _finish_extracting(
     changed, counts = record.differing(folder, contents), _counts(plan, found, len(failed))
     for name in changed:
         files.save_bytes(folder / name, contents[name])
-    is_idle = counts["done"] == 0 and not changed
-    if not is_idle:
-        _tidy(folder)
-        run_json = _provenance(p, counts, _inputs_hash(plan.pairs, p), started)
-        files.save_json(folder / "run.json", run_json)
+    run_json = _provenance(p, counts, _inputs_hash(plan.pairs, p), started)
+    _save_run_json(p, run_json, bool(changed))
     where = f"{shown(p.raw_em_data_path)} and {shown(p.raw_mask_data_path)}"
     notes = [f"{counted(len(entries), 'chunk')} finished", f"raw pairs are in {where}"]
     return Extracted(sources, tuple(found), counts, (*notes, *problems.shared(found, len(entries))))

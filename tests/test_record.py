@@ -474,12 +474,13 @@ def damaged(line, other, rng):
     ][int(rng.integers(9))]
 
 
-def test_no_damage_is_taken_for_a_chunk(tmp_path):
+def test_no_damage_is_taken_for_a_chunk(monkeypatch):
     rng, lines = np.random.default_rng(0), [*LINES.values()]
     for _ in range(1500):
         number, other = rng.integers(0, len(lines), 2).tolist()
         content = damaged(lines[number], lines[other], rng)
-        for synapse_id, entry in read_lines(tmp_path, content).items():
+        monkeypatch.setattr(record, "_recorded", lambda folder, content=content: content)
+        for synapse_id, entry in record.read_done("").items():
             assert record._line(entry) == LINES[synapse_id], content
 
 
@@ -604,3 +605,114 @@ def test_a_kept_result_that_is_damaged_is_found_again(tmp_path):
 def test_only_names_are_those_of_a_merge(tmp_path):
     files.save_json(tmp_path / record.HIDDEN / "merged.json", {"files": ["a.npy", 7, None]})
     assert merge._own_names(tmp_path) == {"a.npy"}
+
+
+# run.json
+
+
+def again(p):
+    return preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
+
+
+def edit(folder, *way, to=None):
+    """Give `run.json` another value somewhere, or none."""
+    path = folder / "run.json"
+    inner = written = json.loads(path.read_text())
+    for name in way[:-1]:
+        inner = inner[name]
+    if to is None:
+        del inner[way[-1]]
+    else:
+        inner[way[-1]] = to
+    path.write_text(json.dumps(written))
+    return path.stat().st_mtime_ns
+
+
+def test_a_run_json_that_is_missing_is_written_again(processed):
+    _, folder = processed
+    before = record.read_record(folder)
+    (folder / "run.json").rename(folder / "run.txt")
+    p = Preprocess(**before["parameters"])
+    result = again(p)
+    assert record.lasting(record.read_record(folder)) == record.lasting(before)
+    assert result.counts | {"done": 2, "skipped": 0} == before["counts"]
+
+
+def test_a_corrected_voxel_size_counts(processed):
+    _, folder = processed
+    p = Preprocess(**record.read_record(folder)["parameters"] | {"voxel_size_xy_nm": 8.0})
+    again(p)
+    assert record.load(folder).spacing_xyz_nm.tolist() == [8.0, 8.0, 20.0]
+    state = files.state(folder / "run.json")
+    again(p)
+    assert files.state(folder / "run.json") == state
+
+
+@pytest.mark.parametrize(
+    ("way", "to"),
+    [
+        (("counts", "paired"), 7),
+        (("counts", "done"), 1),
+        (("counts", "failed"), "many"),
+        (("counts", "done"), "many"),
+        (("counts",), 3),
+        (("counts",), None),
+        (("parameters", "max_failures"), 9),
+        (("parameters", "voxel_size_xy_nm"), None),  # the run has another one than the default
+        (("input_fingerprint",), "0"),
+        (("input_fingerprint",), None),
+        (("more",), "than is written"),
+    ],
+)
+def test_what_differs_in_run_json_is_written(processed, way, to):
+    _, folder = processed
+    p = Preprocess(**record.read_record(folder)["parameters"])
+    before = record.lasting(record.read_record(folder))
+    edit(folder, *way, to=to)
+    again(p)
+    assert record.lasting(record.read_record(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("way", "to"),
+    [
+        (("parameters", "volumes"), None),  # which version 0.1.0 did not know
+        (("parameters", "smoothing"), 3),  # which this one does not know
+        (("counts", "warned"), None),
+        (("versions", "numpy"), "1.0"),
+        (("commit",), "0"),
+        (("started",), "2020"),
+        (("ended",), None),
+    ],
+)
+def test_what_differs_between_equal_runs_and_versions_does_not_count(processed, way, to):
+    _, folder = processed
+    p = Preprocess(**record.read_record(folder)["parameters"])
+    written = edit(folder, *way, to=to)
+    again(p)
+    assert (folder / "run.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("voxel_size_xy_nm", value) for value in (0, -5, float("nan"), float("inf"), "8", True, [8])),
+        *(("axial_to_sagittal_spacing", value) for value in (0, -5.0, float("nan"), 10**400, "5")),
+        *(("cutout_pixel_value", value) for value in (-1, 256, 0.5, False)),
+        *(("cutout_threshold", value) for value in (-0.1, 2, "0.01")),
+        ("cut_intensity_with_seg_masks", 1),
+        *(("output_channel_desc", value) for value in ({}, [], [1], [[]], [[256]], [["1"]])),
+        *(("seg_mask_map", value) for value in ([1], {"MASK_SYNAPTIC_CLEFT": "2"})),
+        ("volumes", ["em"]),
+    ],
+)
+def test_parameters_of_run_json_that_cannot_be_are_refused(processed, name, value):
+    _, folder = processed
+    p = Preprocess(**record.read_record(folder)["parameters"])
+    edit(folder, "parameters", name, to=value)
+    with pytest.raises(
+        TableError, match=rf"run\.json: {name} is .*, which cannot be: correct it, or run prep"
+    ):
+        record.load(folder)
+    again(p)
+    assert record.load(folder).parameters[name] == getattr(p, name)

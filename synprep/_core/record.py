@@ -68,6 +68,7 @@ SOURCES_COLUMNS = {
 HIDDEN = ".synprep"
 _RECORD, _LOCK, _OWNER = "record.jsonl", "lock", "owner.json"
 _SYNC_BYTES = 1 << 15  # of the record, some ten chunks, after which it is flushed to the disk
+_PASSING = ("versions", "commit", "started", "ended")  # of run.json: they differ between equal runs
 _CHECK = re.compile(rb'{"check":"([0-9a-f]{16})",')  # how a line of the record begins
 _TYPES = {"int64": (int,), "float64": (float, int), "bool": (bool,)}  # of JSON, by those of columns
 _RANGES = {  # of the values of columns, by how their names begin; others are not negative
@@ -263,7 +264,18 @@ def load(proc_data_path: str | Path) -> Dataset:
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """What preprocess or merge has written into `run.json`; a TableError if there is none."""
+    """What preprocess or merge has written into `run.json`; a TableError if it is missing or wrong."""
+    path, record = Path(folder, "run.json"), _read_record(folder)
+    for name, value in record["parameters"].items():
+        if not _IS_RIGHT.get(name, lambda value: True)(value):
+            shown = json.dumps(value)[:80]
+            raise TableError(
+                f"{path}: {name} is {shown}, which cannot be: correct it, or run preprocess again"
+            )
+    return record
+
+
+def _read_record(folder: str | Path) -> dict[str, Any]:
     path = Path(folder, "run.json")
     try:
         record = files.read_json(path)
@@ -274,11 +286,45 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 
 def find_record(folder: str | Path) -> dict[str, Any]:
-    """As `read_record`, but empty if there is none."""
+    """As `read_record`, but empty if there is none, and as it is where a parameter is wrong."""
     try:
-        return read_record(folder)
+        return _read_record(folder)
     except TableError:
         return {}
+
+
+def lasting(run_json: Mapping[str, Any]) -> dict[str, Any]:
+    """What `run.json` says, as read from a file, without what differs between runs that do the same."""
+    lasts = {name: value for name, value in files.plain(run_json).items() if name not in _PASSING}
+    counts = lasts.get("counts")
+    if isinstance(counts, dict) and _is_number(counts.get("done")) and _is_number(counts.get("skipped")):
+        counts["finished"] = counts.pop("done") + counts.pop("skipped")
+    return lasts
+
+
+def _is_number(value: Any, low: float = 0, high: float = 2**62) -> bool:
+    return type(value) in (int, float) and low <= value <= high
+
+
+def _is_label(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 255
+
+
+# Whether a parameter that is read back from `run.json` can be one, by its name; see `params` for their rules.
+_IS_RIGHT: dict[str, Callable[[Any], bool]] = {
+    "voxel_size_xy_nm": lambda value: _is_number(value) and value > 0,
+    "axial_to_sagittal_spacing": lambda value: _is_number(value) and value > 0,
+    "cutout_threshold": lambda value: _is_number(value, 0, 1),
+    "cutout_pixel_value": _is_label,
+    "cut_intensity_with_seg_masks": lambda value: type(value) is bool,
+    "output_channel_desc": lambda value: (
+        type(value) is list
+        and len(value) > 0
+        and all(type(one) is list and len(one) > 0 and all(map(_is_label, one)) for one in value)
+    ),
+    "seg_mask_map": lambda value: type(value) is dict and all(map(_is_label, value.values())),
+    "volumes": lambda value: type(value) is dict,
+}
 
 
 def _typed(path: Path, columns: Mapping[str, str], check: Callable) -> pd.DataFrame:
