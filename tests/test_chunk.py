@@ -2,10 +2,10 @@ import os
 
 import numpy as np
 import pytest
-from conftest import process
+from conftest import labels, process
 
 from synprep import params
-from synprep._core import chunk, files, npy, problems
+from synprep._core import arrays, chunk, files, npy, problems
 from synprep._core.chunk import Pair
 from synprep._core.errors import ChunkError
 from synprep._core.problems import Problem
@@ -13,6 +13,7 @@ from synprep.params import Preprocess
 
 EM = np.random.default_rng(0).integers(1, 256, (10, 10, 20), dtype=np.uint8)
 MASK = np.random.default_rng(1).integers(0, 4, (10, 10, 20), dtype=np.uint8)
+INNER = labels((10, 10, 20))
 
 
 def test_a_section_exactly_at_the_threshold_stays_and_one_pixel_more_blanks_it(tmp_path):
@@ -211,39 +212,61 @@ class TestWarnings:
         return texts
 
     def test_none(self, warnings_of):
-        assert warnings_of(MASK) == []
+        assert warnings_of(INNER) == []
 
     def test_unknown_labels(self, warnings_of):
-        mask = MASK.copy()
+        mask = INNER.copy()
         mask[0, 0, 8], mask[0, 0, 9] = 9, 77
         assert warnings_of(mask) == ["labels outside 0 to 3 (labels found: 9, 77)"]
 
     def test_missing_labels(self, warnings_of):
-        assert warnings_of(np.where(MASK == 2, 0, MASK)) == ["no cleft voxel (labels found: 1, 3)"]
+        assert warnings_of(np.where(INNER == 2, 0, INNER)) == ["no cleft voxel (labels found: 1, 3)"]
         found = "(labels found: none)"
         names = ("presynaptic", "cleft", "postsynaptic")
-        assert warnings_of(np.zeros_like(MASK)) == [f"no {name} voxel {found}" for name in names]
+        assert warnings_of(np.zeros_like(INNER)) == [f"no {name} voxel {found}" for name in names]
 
     def test_labels_found_are_those_of_the_input(self, warnings_of):
-        mask = np.where(MASK == 2, 0, MASK) * 10
+        mask = np.where(INNER == 2, 0, INNER) * 10
         seg_mask_map = dict(zip(Preprocess().seg_mask_map, (10, 20, 30), strict=True))
         assert warnings_of(mask, seg_mask_map=seg_mask_map) == ["no cleft voxel (labels found: 10, 30)"]
 
     def test_a_label_that_the_crop_removed(self, warnings_of):
-        mask = np.where(MASK == 2, 0, MASK)
+        mask = np.where(INNER == 2, 0, INNER)
         mask[3, 3, 2] = 2
+        assert warnings_of(mask) == ["the crop removed all cleft voxels"]
+        mask[mask == 3] = 0
         assert warnings_of(mask) == [
-            "no cleft voxel (labels found: 1, 3)",
+            "no postsynaptic voxel (labels found: 1)",
             "the crop removed all cleft voxels",
         ]
 
+    @pytest.mark.parametrize(
+        ("voxel", "sides"),
+        [((0, 3, 9), "first x"), ((-1, 3, 9), "last x"), ((3, 0, 9), "first y"), ((3, -1, 9), "last y")],
+    )
+    def test_a_cleft_at_the_edge_of_the_chunk(self, warnings_of, voxel, sides):
+        mask = INNER.copy()
+        mask[voxel] = 2
+        assert warnings_of(mask) == [f"the cleft touches the crop's edge, and may be cut off: {sides}"]
+
+    def test_a_cleft_at_the_edge_of_the_kept_sections(self, warnings_of):
+        start, stop = arrays.crop_bounds(INNER.shape[2], Preprocess().axial_to_sagittal_spacing)
+        mask = INNER.copy()
+        mask[3, 3, start - 2 : stop + 2] = 2
+        said = "the cleft touches the crop's edge, and may be cut off"
+        assert warnings_of(mask) == [f"{said}: first z, last z"]
+        mask[3, 3, [start, stop - 1]] = 0  # what is outside of the crop does not count
+        assert warnings_of(mask) == []
+
     def test_all_blanked(self, warnings_of):
-        assert warnings_of(MASK, em=np.zeros_like(EM)) == ["every section is blanked"]
+        assert warnings_of(INNER, em=np.zeros_like(EM)) == ["every section is blanked"]
 
     def test_each_has_a_hint(self, tmp_path):
-        mask = np.zeros_like(MASK)
-        mask[0, 0, :4] = 9, 1, 2, 3
-        mask[0, 0, 9] = 200
-        warnings = process(tmp_path, Preprocess(), np.zeros_like(EM), mask).warnings
+        removed, edge = np.zeros((2, *INNER.shape), np.uint8)
+        removed[0, 0, :4] = 9, 1, 2, 3
+        edge[0, 0, 9:11] = 2, 200
+        masks = (removed, edge, np.zeros_like(INNER))
+        found = [process(tmp_path, Preprocess(), np.zeros_like(EM), mask).warnings for mask in masks]
+        warnings = [warning for one in found for warning in one]
         assert {warning.kind for warning in warnings} == set(problems.HINTS)
         assert all(warning.hint for warning in warnings)

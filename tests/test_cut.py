@@ -249,6 +249,18 @@ def test_no_cleft_in_the_whole_chunk(tmp_path):
     assert np.isnan(raw.sources_row()["cleft_distance_nm"])
 
 
+@pytest.mark.parametrize(("cleft_z", "said"), [(19, ["the crop removed all cleft voxels"]), (None, [])])
+def test_a_lacking_cleft_is_said_once(tmp_path, cleft_z, said):
+    voxels = {} if cleft_z is None else {(10, 10, cleft_z): 5}
+    neurons = np.full((20, 20, 20), PRE, np.uint64)
+    neurons[10:] = POST
+    raw = cleft_pair(tmp_path, voxels, neurons=neurons).open()
+    kept = chunk.keep(raw, (8, 13), SEG_MASK_MAP, 0)
+    assert [one.kind for one in chunk.label_warnings(raw, kept, SEG_MASK_MAP)] == said
+    far = "the nearest cleft is more than 200 nm from the centre"
+    assert [one.kind for one in raw.warnings()] == [far if said else "no cleft in the whole chunk"]
+
+
 def test_a_far_cleft_is_taken_with_a_warning(tmp_path):
     raw = cleft_pair(tmp_path, {(10, 10, 16): 5}).open()
     assert not (raw.mask.read(8, 13) == 2).any()

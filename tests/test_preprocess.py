@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import labels
 from conftest import run_preprocess as run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synprep import pairing, preprocess
-from synprep._core import files, npy, problems, record
+from synprep._core import chunk, files, npy, problems, record
 from synprep._core.errors import FailedChunksError, LockedError, OutputError, ParameterError, TableError
 from synprep.params import Preprocess
 
@@ -390,6 +391,20 @@ class TestResume:
         assert "3 chunks finished before, nothing is left to do\n" in capsys.readouterr().out
         assert result.notes[0] == "3 chunks finished"
         assert result.counts == {"paired": 3, "done": 0, "skipped": 3, "failed": 0, "warned": 0}
+
+    def test_chunks_of_before_a_warning_was_known_stay_as_they_are(
+        self, write_pair, paths, tmp_path, monkeypatch
+    ):
+        mask_xyz = labels((6, 5, 20))
+        mask_xyz[0, 0, 9] = 2
+        write_pair("1", mask_xyz=mask_xyz)
+        with monkeypatch.context() as patch:
+            patch.setattr(chunk, "_sides", lambda *_: [])
+            assert run(Preprocess(**paths)).counts["warned"] == 0
+        before = snapshot(tmp_path / "processed")
+        run(Preprocess(**paths))
+        assert snapshot(tmp_path / "processed") == before
+        assert run(Preprocess(**paths, resume=False)).counts["warned"] == 1
 
     def test_tables_are_those_of_an_undisturbed_run(self, p, tmp_path):
         before = {name: (tmp_path / "processed" / name).read_bytes() for name in ("meta.csv", "sections.csv")}

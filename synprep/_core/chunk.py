@@ -1,6 +1,7 @@
 """One chunk, step by step: open a raw pair, keep the central sections, blank them, map the labels."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -252,16 +253,29 @@ def _read_mask(raw: RawPair, bounds: tuple[int, int]) -> np.ndarray:
 
 
 def label_warnings(raw: RawPair, kept: Kept, seg_mask_map: Mapping[str, int]) -> Iterator[Problem]:
-    """Say which labels are unknown or missing; the whole mask is read only if one is missing."""
+    """Say which labels are unknown, missing or cut off; the whole mask is read only if one is missing."""
+    if not seg_mask_map:
+        return
     unknown = np.flatnonzero(kept.counts[4:]) + 4
     if unknown.size:
         yield problems.warning("labels outside 0 to 3", unknown)
     absent = {arrays.LABELS[label]: key for key, label in arrays.MASK_KEYS.items() if kept.counts[label] == 0}
     found = np.flatnonzero(kept.raw_counts[1:]) + 1
-    yield from (problems.warning(f"no {name} voxel", found) for name in absent)
     whole_xyz = raw.mask.read(allocate=npy.reused("input")) if absent else np.zeros(0)
     removed = [name for name, key in absent.items() if (whole_xyz == seg_mask_map[key]).any()]
+    said = ["cleft"] if any(one.kind == problems.NO_CLEFT for one in raw.warnings()) else []
+    lacking = [name for name in absent if name not in (*removed, *said)]
+    yield from (problems.warning(f"no {name} voxel", found) for name in lacking)
     yield from (problems.warning(f"the crop removed all {name} voxels") for name in removed)
+    if sides := _sides(kept.tensor_cxyz[arrays.MASK_CHANNEL], arrays.CLEFT):
+        kind = "the cleft touches the crop's edge, and may be cut off"
+        yield problems.warning(kind, detail=", ".join(sides))
+
+
+def _sides(mask_xyz: np.ndarray, label: int) -> list[str]:
+    """Sides of a block that have voxels of a label, such as "first x" and "last z"."""
+    ends = itertools.product(enumerate("xyz"), (("first", 0), ("last", -1)))
+    return [f"{name} {x}" for (axis, x), (name, at) in ends if (mask_xyz.take(at, axis) == label).any()]
 
 
 def process(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from synprep._core import arrays, grid, layers, npy, record, stores
+from synprep._core import arrays, grid, layers, npy, problems, record, stores
 from synprep._core.errors import ChunkError, counted
 from synprep._core.layers import Layer
 from synprep._core.problems import Problem
@@ -309,7 +309,7 @@ class Cut:
                 kind = f"blocks of the {name} volume are absent, and {becomes}"
                 found.append((kind, counted(len(blocks), "block")))
         if self._cleft and not self._cleft.cleft_id:
-            found.append(("no cleft in the whole chunk", ""))
+            found.append((problems.NO_CLEFT, ""))
         elif self._cleft and self._cleft.distance_nm > _FAR_NM:
             kind = f"the nearest cleft is more than {_FAR_NM:g} nm from the centre"
             found.append((kind, f"{self._cleft.distance_nm:.0f} nm"))

@@ -12,6 +12,8 @@ from synprep._core.errors import ChunkError, counted, listed, printable
 COLUMNS = ("synapse_id", "severity", "stage", "problem", "em_path", "mask_path")
 SEVERITIES = ("error", "unfit", "warning", "note")  # the worst first
 
+NO_CLEFT = "no cleft in the whole chunk"  # that was cut from volumes
+
 # Parameters to look at, by the kind of a warning.
 _LABELS, _CROP = "seg_mask_map", "n_sections and axial_to_sagittal_spacing"
 HINTS = {
@@ -22,6 +24,7 @@ HINTS = {
     "the crop removed all presynaptic voxels": _CROP,
     "the crop removed all cleft voxels": _CROP,
     "the crop removed all postsynaptic voxels": _CROP,
+    "the cleft touches the crop's edge, and may be cut off": _CROP,
     "every section is blanked": "cutout_threshold and cutout_pixel_value",
 }
 
