@@ -247,12 +247,13 @@ def test_other_ways_to_write_the_same(tmp_path, start, end, last):
         ("'007", "line 3: \"'007\": a spreadsheet's way to write text"),
         (" 007", "line 3: ' 007': with blanks around it"),
         ("007\u00a0", r"line 3: '007\\xa0': with blanks around it"),
+        ("0\0" + "07", r"line 3: '0\\x0007': with a NUL byte in it"),
         (",", "line 3: no synapse id"),
     ],
 )
 def test_listed_ids_that_a_program_has_changed(tmp_path, row, reason):
     path = tmp_path / "ids.csv"
-    path.write_text(f"synapse_id,a\n5,\n{row}{',' if row != ',' else ''}\n", "utf-8")
+    path.write_text(f"synapse_id,a column of notes on them\n5,\n{row}{',' if row != ',' else ''}\n", "utf-8")
     with pytest.raises(TableError) as error:
         record.read_ids(path)
     assert f"{path}: {reason}" in str(error.value)

@@ -35,6 +35,7 @@ _OTHER_FORMATS = {
     b"version https://git-lfs": "is a Git LFS pointer: fetch the file with git lfs pull",
     b"<": "is a web page, not a table: was a login needed to download it?",
 }
+_NO_MARKS = bytes({*range(256)} - {*b",\n"})
 # What floating point makes of an id: 8.6469E+17, 9e+17, 864691135000000000.0; 12e4567 may be a hash.
 _FLOAT = re.compile(r"[+-]?[0-9]+([.,][0-9]*[eE][+-]?[0-9]+|[eE]\+[0-9]+|\.0*|,0)")
 EXPORT_AGAIN = "export the table again, with ids as text or 64-bit integers, and not through a spreadsheet"
@@ -51,14 +52,19 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     with _parsed(path, io.BytesIO(content)) as reader:
         header = _header(reader, path)
         indices(header, filter(None, header), path)
-        is_plain = b'"' not in content and not {*map(len, reader)} - {0, len(header)}
-    if is_plain:  # pandas is faster, but lenient
-        lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return pd.read_csv(io.BytesIO(lines), dtype=str, keep_default_na=False, index_col=False)
+    lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b'"' not in lines and _is_even(lines, len(header)):
+        with _named(path):  # pandas is far faster, but lenient
+            return pd.read_csv(io.BytesIO(lines), dtype=str, keep_default_na=False, index_col=False)
     with _parsed(path, io.BytesIO(content)) as reader:
-        header = _header(reader, path)
-        names = [name or f"Unnamed: {number}" for number, name in enumerate(header)]  # as pandas calls them
-        return pd.DataFrame([*_records(reader, header, path)], columns=names, dtype="str")
+        names = [name or f"Unnamed: {n}" for n, name in enumerate(_header(reader, path))]  # as pandas does
+        return pd.DataFrame([*_records(reader, names, path)], columns=names, dtype="str")
+
+
+def _is_even(lines: bytes, n_fields: int) -> bool:
+    """Whether all lines have so many fields, none of them in quotes."""
+    marks = (lines if lines.endswith(b"\n") else lines + b"\n").translate(None, _NO_MARKS)
+    return not marks.replace(b"," * (n_fields - 1) + b"\n", b"")
 
 
 def rows(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -90,6 +96,8 @@ def changed(synapse_id: str) -> str:
         return f"ids stored as floating point lose their last digits: {EXPORT_AGAIN}"
     if synapse_id.startswith(("=", "'", '"')):
         return f"a spreadsheet's way to write text: {EXPORT_AGAIN}"
+    if "\0" in synapse_id:
+        return "with a NUL byte in it: is the file damaged?"
     if synapse_id != synapse_id.strip():
         return "with blanks around it: take them out, since ids are compared exactly"
     return ""
