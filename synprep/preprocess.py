@@ -6,9 +6,9 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -254,12 +254,15 @@ def _alike(pairs: Iterable[Pair]) -> list[Problem]:
 
 def _unpaired(found: Pairing) -> Iterator[Problem]:
     """Warn of files without a partner, each, and of those that are neither EM nor mask, together."""
-    for synapse_id, path in found.em_only.items():
-        one = Problem(kind="EM without mask", file=path.name, severity="warning")
-        yield Pair(synapse_id, path).locate(one, "pairing")
-    for synapse_id, path in found.mask_only.items():
-        one = Problem(kind="mask without EM", file=path.name, severity="warning")
-        yield Pair(synapse_id, None, path).locate(one, "pairing")
+    where = lru_cache(shown)  # of each folder once, since there may be very many files
+
+    def warn(kind: str, synapse_id: str, path: Path, role: str) -> Problem:
+        known = {role: printable(str(PurePosixPath(where(path.parent), path.name)))}
+        known |= {"synapse_id": printable(synapse_id), "stage": "pairing", "severity": "warning"}
+        return Problem(kind=kind, file=path.name, **known)
+
+    yield from (warn("EM without mask", *item, "em_path") for item in found.em_only.items())
+    yield from (warn("mask without EM", *item, "mask_path") for item in found.mask_only.items())
     if found.passed_over:
         names = listed((path.name for path in found.passed_over), 3)
         files = f"{counted(len(found.passed_over), 'file')}: {names}"

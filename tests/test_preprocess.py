@@ -232,6 +232,9 @@ def test_files_in_no_pair_are_warnings(strays, paths, tmp_path):
     said = "files that are in no pair: 2 EM without mask, 1 mask without EM, 4 neither EM nor mask, 2 hidden"
     assert result.notes[2:] == (said,)
     assert result.failures == {}
+    files = {one.synapse_id: (one.em_path, one.mask_path) for one in result.problems}
+    assert files["8"] == ((tmp_path / "em" / "8.npy").as_posix(), "")
+    assert files["9"] == ("", (tmp_path / "mask" / "9_mask.npy").as_posix())
     before = snapshot(tmp_path / "processed")
     assert run(Preprocess(**paths)).notes[-1] == said
     assert snapshot(tmp_path / "processed") == before
