@@ -683,7 +683,7 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
 def _refuse_foreign(p: Extract) -> None:
     """Refuse folders with arrays that are not of a run of extract; leave the mark of one."""
     folder, mark = _folder(p), _folder(p) / record.HIDDEN / _EXTRACT_MARK
-    foreign = [path for one in (folder, Path(p.raw_mask_data_path)) for path in one.glob("*.npy")]
+    foreign = [path for one in (folder, Path(p.raw_mask_data_path)) for path in one.glob("[!.]*.npy")]
     if foreign and not mark.exists():
         raise OutputError(
             f"{shown(foreign[0].parent)} holds npy files that extract has not made, such as "

@@ -235,6 +235,8 @@ def test_folders_with_foreign_arrays_are_refused(extracted, tmp_path):
     np.save(tmp_path / "other" / "mine.npy", np.zeros(3))
     for name in ("raw_em_data_path", "raw_mask_data_path"):
         values = {"raw_em_data_path": str(tmp_path / "new"), name: str(tmp_path / "other")}
+        (tmp_path / "new").mkdir(exist_ok=True)
+        (tmp_path / "new" / "._ghost.npy").touch()  # of a Mac's disk
         with pytest.raises(
             OutputError, match=r"other holds npy files that extract has not made, such as mine"
         ):

@@ -481,6 +481,7 @@ class TestResume:
 
     def test_chunks_that_are_gone_are_kept_and_told(self, p, tmp_path):
         (tmp_path / "em" / "2.npy").unlink()
+        (tmp_path / "processed" / "._1__2_6_5_5.npy").touch()
         result = run(p)
         assert result.meta["synapse_id"].tolist() == ["1", "3"]
         assert (tmp_path / "processed" / "2__2_6_5_5.npy").exists()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,8 @@ def differing(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> list[
 
 def unlisted_arrays(folder: str | os.PathLike, filenames: Iterable[str]) -> list[str]:
     """Names of npy files that a table beside them does not list, such as those of chunks that are gone."""
-    return sorted({entry.name for entry in os.scandir(folder) if entry.name.endswith(".npy")} - {*filenames})
+    names = {entry.name for entry in os.scandir(folder) if fnmatchcase(entry.name, "[!.]*.npy")}
+    return sorted(names - {*filenames})
 
 
 # A data set that preprocess or merge has written
