@@ -76,8 +76,9 @@ def listed(items: Iterable[object], limit: int = 5) -> str:
 
 
 def _shortened(text: str) -> str:
-    more = f"... ({len(text):,} characters)" if len(text) > _LONGEST else ""
-    return printable(text[:_LONGEST]) + more
+    if len(text) <= _LONGEST:
+        return printable(text)
+    return f"{printable(text[:200])}...{printable(text[-80:])} ({len(text):,} characters)"
 
 
 def printable(text: str) -> str:
