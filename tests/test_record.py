@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -717,3 +718,16 @@ def test_parameters_of_run_json_that_cannot_be_are_refused(processed, name, valu
         record.load(folder)
     again(p)
     assert record.load(folder).parameters[name] == getattr(p, name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_in_place_of_files_are_not_waited_for(tmp_path):
+    (tmp_path / record.HIDDEN).mkdir()
+    for name in ("meta.csv", "run.json", f"{record.HIDDEN}/record.jsonl"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(TableError, match=r"run\.json: it is a named pipe, not a file"):
+        record.read_record(tmp_path)
+    with pytest.raises(OutputError, match=r"record\.jsonl: cannot be read: it is a named pipe, not a file"):
+        record.read_done(tmp_path)
+    assert record.save_tables(tmp_path, {"meta.csv": b"a\n"}) == ([], True)
+    assert (tmp_path / "meta.csv").read_bytes() == b"a\n"

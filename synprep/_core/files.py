@@ -89,11 +89,18 @@ def opened(path: str | os.PathLike) -> IO[bytes]:
     """Open a file to be read; a pipe or device, which might never answer, and a folder are an OSError."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise OSError(f"it is a {_KINDS.get(stat.S_IFMT(mode), 'device')}, not a file")
+        what = f"it is a {_KINDS.get(stat.S_IFMT(mode), 'device')}, not a file"
+        raise OSError(errno.EINVAL, what)
     number = os.open(path, _READ)
     if hasattr(os, "O_NONBLOCK"):
         os.set_blocking(number, True)  # what is on tape is waited for
     return open(number, "rb", buffering=0)
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Read a whole file; an OSError as those of `opened`."""
+    with opened(path) as file:
+        return file.read()
 
 
 def state(path: str | os.PathLike | int) -> list[int] | None:
@@ -173,7 +180,7 @@ def save_json(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Read a JSON file that holds a mapping; an OSError or a ValueError if there is none."""
     try:
-        found = json.loads(Path(path).read_bytes().decode())
+        found = json.loads(read_bytes(path).decode())
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(found, dict):

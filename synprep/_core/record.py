@@ -175,7 +175,7 @@ def save_tables(
     """
     folder, changed = Path(folder), differing(folder, contents)
     name, content = next(iter(contents.items()))
-    if name in changed and (folder / name).exists() and not content.startswith((folder / name).read_bytes()):
+    if name in changed and (folder / name).is_file() and not content.startswith((folder / name).read_bytes()):
         old = files.move_aside(folder / name)
     for changed_name in reversed(changed):  # the table of chunks last: when it is there, all else is
         files.save_bytes(folder / changed_name, contents[changed_name])
@@ -189,7 +189,7 @@ def save_tables(
 def differing(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> list[str]:
     """Names of the files of a folder that are missing or hold something else than they are to hold."""
     paths = {name: Path(folder, name) for name in contents}
-    return [name for name, path in paths.items() if not path.exists() or path.read_bytes() != contents[name]]
+    return [name for name, path in paths.items() if not path.is_file() or path.read_bytes() != contents[name]]
 
 
 def unlisted_arrays(folder: str | os.PathLike, filenames: Iterable[str]) -> list[str]:
@@ -461,7 +461,7 @@ def read_done(folder: str | os.PathLike) -> dict[str, Entry]:
 def _recorded(folder: str | os.PathLike) -> bytes:
     path = Path(folder, HIDDEN, _RECORD)
     try:
-        return path.read_bytes()
+        return files.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
