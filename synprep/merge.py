@@ -112,7 +112,7 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
     _refuse_parameters(known)
     shape = _refuse_kinds(used, array_paths, show_progress)
     with record.locked(folder):
-        files.clean_up(folder)
+        files.clean_up(folder, folder / record.HIDDEN)
         todo = _plan(array_paths, folder, p.link_mode, show_progress)
         is_reference = p.link_mode == "reference"
         merged = pd.concat([source.rows for source in sources], ignore_index=True)

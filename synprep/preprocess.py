@@ -429,7 +429,7 @@ def _prepare(plan: Plan, p: Preprocess) -> Path | None:
     if not plan.todo:
         return None
     record.sign(folder)
-    _tidy(folder)
+    _tidy(p)
     if p.resume and not _listed_ids(p) & {pair.synapse_id for pair in plan.todo}:
         return None
     aside = files.move_aside(folder / "meta.csv")
@@ -438,9 +438,10 @@ def _prepare(plan: Plan, p: Preprocess) -> Path | None:
     return aside
 
 
-def _tidy(folder: Path) -> None:
+def _tidy(p: Preprocess | Extract) -> None:
     """Remove what killed runs, and workers that died, have left."""
-    files.clean_up(folder)
+    folder, more = _folder(p), [p.raw_mask_data_path] if isinstance(p, Extract) else []
+    files.clean_up(folder, folder / record.HIDDEN, *more)
     record.tidy_done(folder)
 
 
@@ -585,7 +586,7 @@ def _say_shapes(entries: Iterable[Entry]) -> list[str]:
 def _save_run_json(p: Preprocess | Extract, run_json: dict[str, Any], is_changed: bool) -> None:
     """Write `run.json` if anything was done, or if what was there does not say the same; tidy up before."""
     if run_json["counts"]["done"] or is_changed or not _is_recorded(p, run_json):
-        _tidy(_folder(p))
+        _tidy(p)
         files.save_json(_folder(p) / "run.json", run_json)
 
 
@@ -675,7 +676,7 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
         plan = Plan(tuple(pairs), done, todo, tuple(refused), None)
         if todo:
             record.sign(folder)
-            _tidy(folder)
+            _tidy(p)
         entries, failed = _do(plan, p, show_progress)
         return _finish_extracting(plan, p, entries, failed, started)
 

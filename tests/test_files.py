@@ -142,3 +142,18 @@ def test_a_file_that_cannot_be_renamed_or_removed_is_one_error(tmp_path, monkeyp
     for act in (files.move_aside, files.remove):
         with pytest.raises(OutputError, match=r"meta\.csv: cannot be renamed or removed: in use"):
             act(tmp_path / "meta.csv")
+
+
+def test_left_overs_are_removed_in_several_folders(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f".1-{'0a' * 16}.tmp").touch()
+    files.clean_up(tmp_path / "a", tmp_path / "b", tmp_path / "nothing")
+    assert not [*tmp_path.glob("*/.*")]
+
+
+def test_the_last_file_that_was_kept(tmp_path):
+    assert files.last_aside(tmp_path / "meta.csv") is None
+    for name in ("meta.csv", "meta.1.csv", "meta.2.csv", "meta.4.csv"):
+        (tmp_path / name).touch()
+    assert files.last_aside(tmp_path / "meta.csv") == tmp_path / "meta.2.csv"

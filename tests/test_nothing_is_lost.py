@@ -30,14 +30,27 @@ preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show
 """
 
 
+# Before it writes a tensor, a run waits until there is a file.
+WAIT = """
+import os, time
+from synprep._core import files
+def wait_and_save(*arguments, save=files.save_array):
+    while not os.path.exists(sys.argv[2]):
+        time.sleep(0.01)
+    save(*arguments)
+files.save_array = wait_and_save
+"""
+
+
 def run(p):
     return preprocess.run(preprocess.plan(pairing.find(p), p, show_progress=False), p, show_progress=False)
 
 
-def start(paths, **options):
+def start(paths, wait_for=""):
     """Start a run in a plain Python process of its own."""
-    command = [sys.executable, "-c", RUN, json.dumps(paths)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    code = RUN.replace("p = ", f"{WAIT}p = ", 1) if wait_for else RUN
+    command = [sys.executable, "-c", code, json.dumps(paths), str(wait_for)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process, code=0):
@@ -395,7 +408,7 @@ def test_an_input_that_changes_while_its_tensor_is_written_is_done_again(
     assert [run(Preprocess(**paths)).counts["done"] for _ in range(2)] == [1, 0]
 
 
-N_CHUNKS = 80
+N_CHUNKS = 32
 
 
 @pytest.fixture(scope="module")
@@ -445,15 +458,14 @@ def wait_for_work(process, folder, n_tensors):
         time.sleep(0.002)
 
 
-def test_kills_at_twenty_random_moments(standard):
+def test_kills_at_random_moments(standard):
     folder, paths, tensors, tables = standard
     out = folder / "killed"
     paths = {**paths, "proc_data_path": str(out)}
     moments, n_before = random.Random(7), 0
-    for kill in range(20):
+    for kill in range(5):
         process = start(paths)
-        n_more = moments.choice([0, 1, 1, 2])
-        wait_for_work(process, out, n_before + n_more)
+        wait_for_work(process, out, n_before + moments.choice([0, 1, 1, 2]))
         time.sleep(moments.uniform(0, 0.06))
         assert process.poll() is None, f"kill {kill} came too late: {process.communicate()[1]}"
         process.send_signal(signal.SIGKILL)
@@ -462,7 +474,7 @@ def test_kills_at_twenty_random_moments(standard):
         assert n_now >= n_before
         assert not (out / "meta.csv").exists()
         n_before = n_now
-    assert 10 <= n_before < N_CHUNKS  # it was always in the middle of its work
+    assert 2 <= n_before < N_CHUNKS  # it was always in the middle of its work
     recorded = record.read_done(out).values()  # workers may have been killed between a tensor and its line
     n_recorded = sum(files.state(out / entry.row["filename"]) == entry.output for entry in recorded)
     finish(start(paths))
@@ -470,14 +482,20 @@ def test_kills_at_twenty_random_moments(standard):
     assert {name: (out / name).read_bytes() for name in tables} == tables
     counts = json.loads((out / "run.json").read_text())["counts"]
     assert counts["done"] + counts["skipped"] == N_CHUNKS
-    assert counts["skipped"] == n_recorded > 0
-    assert sorted(path.name for path in out.iterdir() if path.suffix != ".npy") == [
-        record.HIDDEN,
-        "meta.csv",
-        "problems.csv",
-        "run.json",
-        "sections.csv",
-    ]
+    assert counts["skipped"] == n_recorded
+    others = sorted(path.name for path in out.iterdir() if path.suffix != ".npy")
+    assert others == [record.HIDDEN, "meta.csv", "problems.csv", "run.json", "sections.csv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forks")
+def test_kills_before_every_call_that_changes_a_folder(tmp_path):
+    """Nothing is torn, no table tells of other arrays, and the next run makes all as if none was killed."""
+    script = Path(__file__).with_name("kill_at_every_call.py")
+    said = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    found = {name: (n_calls, faults) for name, n_calls, faults in map(json.loads, said.stdout.splitlines())}
+    assert {name: faults for name, (_, faults) in found.items() if faults} == {}, said.stderr
+    assert len(found) == 10 and min(n_calls for n_calls, _ in found.values()) >= 8
 
 
 def test_a_full_disk(write_pair, paths, tmp_path):
@@ -524,13 +542,15 @@ def test_the_second_of_two_runs_stops_and_the_first_goes_on(standard):
     folder, paths, tensors, tables = standard
     out = folder / "twice"
     paths = {**paths, "proc_data_path": str(out)}
-    first = start(paths)
-    wait_for_work(first, out, 1)
+    first = start(paths, folder / "go")
+    while first.poll() is None and not (out / record.HIDDEN / "owner.json").exists():
+        time.sleep(0.01)
     second = start(paths)
     last = finish(second, 1).strip().splitlines()[-1]
     assert last.startswith(
         f"synprep._core.errors.LockedError: another run is writing to {out}: process {first.pid} on "
     )
+    (folder / "go").touch()
     finish(first)
     assert n_right(out, tensors) == N_CHUNKS
     assert {name: (out / name).read_bytes() for name in tables} == tables

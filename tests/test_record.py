@@ -609,6 +609,18 @@ def test_only_names_are_those_of_a_merge(tmp_path):
     assert merge._own_names(tmp_path) == {"a.npy"}
 
 
+def test_a_table_that_a_killed_run_has_moved_aside_comes_back(tmp_path):
+    contents = {"meta.csv": b"a\n1\n", "sections.csv": b"s\n"}
+    (tmp_path / "meta.1.csv").write_bytes(contents["meta.csv"])
+    assert record.save_tables(tmp_path, contents) == ([], True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == contents
+    (tmp_path / "meta.csv").rename(tmp_path / "meta.1.csv")
+    note = "meta.csv differs from the one that was there, which is kept as meta.1.csv"
+    assert record.save_tables(tmp_path, contents | {"meta.csv": b"a\n2\n"}) == ([note], True)
+    assert (tmp_path / "meta.1.csv").read_bytes() == contents["meta.csv"]
+    assert record.save_tables(tmp_path, contents | {"meta.csv": b"a\n2\n"}) == ([], False)
+
+
 # run.json
 
 

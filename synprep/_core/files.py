@@ -130,9 +130,9 @@ def _existing(folder: str | os.PathLike) -> Path:
     return next(path for path in (Path(folder), *Path(folder).parents) if path.is_dir())
 
 
-def clean_up(folder: str | os.PathLike) -> None:
-    """Remove the temporary files that killed runs left in a folder that no other run is writing to."""
-    for path in Path(folder).glob(".*.tmp"):
+def clean_up(*folders: str | os.PathLike) -> None:
+    """Remove the temporary files that killed runs left in folders that no other run is writing to."""
+    for path in itertools.chain(*(Path(folder).glob(".*.tmp") for folder in folders)):
         if re.fullmatch(r"\.\d+-[0-9a-f]{32}\.tmp", path.name):
             _remove_quietly(path)
 
@@ -237,12 +237,26 @@ def move_aside(path: str | os.PathLike) -> Path | None:
     path = Path(path)
     if not path.exists():
         return None
-    numbered = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
-    aside = next(candidate for candidate in numbered if not candidate.exists())
-    with _moving(path):
-        os.replace(path, aside)
-    sync_folder(path.parent)
+    aside = next(one for one in _numbered(path) if not one.exists())
+    rename(path, aside)
     return aside
+
+
+def rename(path: str | os.PathLike, to: str | os.PathLike) -> None:
+    """Give a file another name in its folder."""
+    with _moving(path):
+        os.replace(path, to)
+    sync_folder(Path(path).parent)
+
+
+def last_aside(path: str | os.PathLike) -> Path | None:
+    """The numbered name under which a file was last kept; None if there is none."""
+    *_, last = None, *itertools.takewhile(Path.exists, _numbered(Path(path)))
+    return last
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    return (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
 
 
 def remove(path: str | os.PathLike) -> None:

@@ -171,17 +171,23 @@ def save_tables(
     """Write the tables of a data set that differ from the files there; say which was kept, and if any did.
 
     Models index the table of chunks, the first of `contents`, by row: unless the new one only has more rows
-    at its end, the old one is kept under a numbered name. `old` is where it went, if it was moved before.
+    at its end, the old one is kept under a numbered name. `old` is where it went, if it was moved before; if
+    a run that was killed has moved it, it is the last one that was kept.
     """
     folder, changed = Path(folder), differing(folder, contents)
     name, content = next(iter(contents.items()))
-    if name in changed and (folder / name).is_file() and not content.startswith((folder / name).read_bytes()):
-        old = files.move_aside(folder / name)
+    there = folder / name
+    if not there.exists():
+        old = old or files.last_aside(there)
+    elif name in changed and there.is_file() and not content.startswith(there.read_bytes()):
+        old = files.move_aside(there)
+    is_same = old is not None and old.read_bytes() == content
     for changed_name in reversed(changed):  # the table of chunks last: when it is there, all else is
-        files.save_bytes(folder / changed_name, contents[changed_name])
-    if old and old.read_bytes() == content:
-        files.remove(old)
-    elif old:
+        if is_same and changed_name == name:
+            files.rename(old, there)
+        else:
+            files.save_bytes(folder / changed_name, contents[changed_name])
+    if old and not is_same:
         return [f"{name} differs from the one that was there, which is kept as {old.name}"], True
     return [], bool(changed)
 
