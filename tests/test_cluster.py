@@ -1,9 +1,11 @@
 """A Dask cluster of worker processes over TCP does what threads do, also when a worker dies."""
 
+import concurrent.futures
 import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -41,7 +43,7 @@ def end(process):
 
 @contextmanager
 def opened_scheduler(folder):
-    """A scheduler in a process of its own; the path of its scheduler file."""
+    """A scheduler in a process of its own; the path of its scheduler file, and the process."""
     path = folder / "scheduler.json"
     options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(path)]
     process = spawn("scheduler", *options)
@@ -49,7 +51,7 @@ def opened_scheduler(folder):
     while not path.exists() and time.monotonic() < stop:
         time.sleep(0.05)
     try:
-        yield str(path)
+        yield str(path), process
     finally:
         end(process)
 
@@ -57,7 +59,7 @@ def opened_scheduler(folder):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """The address of a scheduler with two workers."""
-    with opened_scheduler(tmp_path_factory.mktemp("cluster")) as path:
+    with opened_scheduler(tmp_path_factory.mktemp("cluster")) as (path, _):
         address = json.loads(Path(path).read_text())["address"]
         workers = [spawn_worker(address) for _ in range(2)]
         wait_for_workers(address, 2)
@@ -165,19 +167,113 @@ def test_chunks_of_a_worker_that_dies_are_done_by_the_others(
     assert run(Preprocess(**p)).counts["skipped"] == 40
 
 
-def test_nobody_waits_long_for_a_cluster():
-    """For the scheduler, and again for its workers."""
+@pytest.fixture(scope="module")
+def near():
+    """The address of a scheduler in this process, with a worker that is a thread of it."""
+    options = {"n_workers": 1, "threads_per_worker": 1}
+    with distributed.LocalCluster(**options, processes=False, dashboard_address=":0") as cluster:
+        yield cluster.scheduler_address
+
+
+# Schedulers and workers that are not there, or not of the same kind
+
+
+def attempt(scheduler, items=(1,), function=str, show=False):
+    return dict(execution.attempt_all(function, items, "Working", show, scheduler=scheduler))
+
+
+def test_nobody_waits_long_for_a_scheduler():
+    """To be found, or until it is known to be lost."""
     assert 2 * execution._CONNECT_SECONDS < 30
+    lost = execution._LOOK_SECONDS + execution._ANSWER_SECONDS + execution._CLOSE_SECONDS
+    assert lost < 30
 
 
-def test_a_cluster_without_workers(paths, write_pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(execution, "_CONNECT_SECONDS", 4)
-    write_pair("1")
-    with opened_scheduler(tmp_path) as scheduler:
-        start = time.monotonic()
-        with pytest.raises(ClusterError, match="has no workers"):
-            run(Preprocess(**paths, scheduler=scheduler))
-        assert time.monotonic() - start < 12
+@pytest.fixture
+def empty(monkeypatch):
+    """A cluster whose scheduler is in this process, and has no workers."""
+    monkeypatch.setattr(execution, "_LOOK_SECONDS", 0.02)
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+def test_a_cluster_without_workers_is_waited_for(empty, capsys):
+    timer = threading.Timer(0.3, empty.scale, [1])
+    timer.start()
+    assert attempt(empty.scheduler_address, show=True) == {1: "1"}
+    timer.join()
+    assert capsys.readouterr().out.count("has no workers: waiting for them") == 1
+
+
+def test_waiting_for_workers_says_so_again(empty, capsys, monkeypatch):
+    monkeypatch.setattr(execution, "_SAY_SECONDS", 0.05)
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        attempt(empty.scheduler_address, show=True)
+    assert capsys.readouterr().out.count("has no workers: waiting for them") > 2
+
+
+def test_a_scheduler_that_is_lost(tmp_path, monkeypatch, capfd):
+    """It stands still, such as behind a network that is cut; then it dies."""
+    for name in ("LOOK", "ANSWER", "CLOSE"):
+        monkeypatch.setattr(execution, f"_{name}_SECONDS", 0.3)
+    with opened_scheduler(tmp_path) as (path, process):
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            threading.Timer(0.3, process.send_signal, [number]).start()
+            with pytest.raises(ClusterError, match=r"Dask scheduler at .* is lost, or was restarted"):
+                attempt(path)
+            process.send_signal(signal.SIGCONT)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_worker_without_the_package_is_named(monkeypatch):
+    code = "import sys; sys.modules['synprep'] = None; from distributed.cli import dask_worker as d; d.main()"
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+        address = cluster.scheduler_address
+        command = [sys.executable, "-c", code, address, "--no-nanny", "--no-dashboard"]
+        worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with pytest.raises(
+            ClusterError, match=r"worker tcp://.* has .*synprep.*, and here is Python .*synprep"
+        ):
+            attempt(address)
+        end(worker)
+
+
+def test_a_worker_with_another_version_is_named(near, monkeypatch):
+    versions = iter(["2.0", "1.0"])
+
+    class Package:
+        __version__ = property(lambda self: next(versions, "1.0"))
+
+    monkeypatch.setattr(execution, "synprep", Package())
+    with pytest.raises(ClusterError, match=r"worker \S+ \(.*\) has synprep 1\.0, and here is 2\.0: install"):
+        attempt(near)
+
+
+def test_a_task_that_kills_workers_is_given_up():
+    class KilledWorker(Exception):  # noqa: N818, as Dask calls it
+        pass
+
+    future = concurrent.futures.Future()
+    future.set_exception(KilledWorker())
+    worker, error = execution._Cluster.result(None, future)
+    assert (worker, error.kind) == ("", "its worker died again and again")
+
+
+def test_a_scheduler_file_that_is_about_to_be_written(near, tmp_path):
+    path = tmp_path / "scheduler.json"
+    threading.Timer(0.2, path.write_text, ["{"]).start()
+    threading.Timer(0.4, path.write_text, [json.dumps({"address": near})]).start()
+    assert attempt(str(path)) == {1: "1"}
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"[1]", b"{}", b"\xff\xfe"])
+def test_what_is_not_a_scheduler_file(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "_CONNECT_SECONDS", 0.1)
+    path = tmp_path / "scheduler.json"
+    path.write_bytes(content)
+    with pytest.raises(ClusterError, match=r"scheduler\.json is not the file that a Dask scheduler writes"):
+        attempt(str(path))
 
 
 @pytest.mark.parametrize(
@@ -186,13 +282,24 @@ def test_a_cluster_without_workers(paths, write_pair, tmp_path, monkeypatch):
         ("tcp://127.0.0.1:1", r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"),
         ("nonsense", "neither an address such as tcp://host:8786 nor a scheduler file"),
         ("nonsense://x", "no Dask scheduler answers at nonsense://x"),
+        ("tls://127.0.0.1:1", "TLS expects a `ssl_context`"),
+        ("inproc://x", "no Dask scheduler answers at inproc://x"),
+        ("tcp://", "missing port number"),
     ],
 )
-def test_a_wrong_address(address, reason, paths, write_pair, monkeypatch):
-    monkeypatch.setattr(execution, "_CONNECT_SECONDS", 1)
+def test_a_wrong_address(address, reason, paths, write_pair, monkeypatch, capfd):
+    monkeypatch.setattr(execution, "_CONNECT_SECONDS", 0.5)
     write_pair("1")
-    start = time.monotonic()
     with pytest.raises(ClusterError, match=reason):
         run(Preprocess(**paths, scheduler=address))
-    assert time.monotonic() - start < 10
     assert not [name for name in os.listdir(paths["proc_data_path"]) if name.endswith(".npy")]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_server_that_is_no_scheduler(monkeypatch):
+    monkeypatch.setattr(execution, "_CONNECT_SECONDS", 0.5)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(ClusterError, match=r"within 0\.5 s"),
+    ):
+        attempt(f"tcp://127.0.0.1:{server.getsockname()[1]}")

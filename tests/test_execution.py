@@ -50,11 +50,11 @@ def test_results_come_as_they_are_finished():
 def test_a_bounded_number_is_under_way():
     started = []
 
-    with execution._opened(2, "") as (executor, n_in_flight):
-        outcomes = execution._outcomes(executor, started.append, range(1000), n_in_flight, None)
+    with execution._opened(2, "") as workers:
+        outcomes = execution._outcomes(workers, started.append, range(1000), None)
         for n_done in range(1, 6):
             next(outcomes)
-            assert len(started) <= n_done + n_in_flight
+            assert len(started) <= n_done + workers.n_in_flight
         outcomes.close()
     assert len(started) < 20
 
@@ -107,7 +107,7 @@ def test_results_that_come_with_an_error_are_not_lost(monkeypatch):
             raise OSError("disk full")
         return item
 
-    def wait_for_all(futures, **_):
+    def wait_for_all(futures, *_):
         done = concurrent.futures.wait(futures).done
         return SimpleNamespace(done=sorted(done, key=lambda future: future.exception() is None))
 
@@ -134,16 +134,16 @@ def test_an_error_stops_what_has_not_begun():
 def test_threads_are_as_many_as_the_process_may_use():
     code = "import os; os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\n"
     code += "from synprep._core import execution\n"
-    code += "with execution._opened(execution.n_cores(), '') as opened: print(opened[0]._max_workers)"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1\n"
+    code += "with execution._opened(execution.n_cores(), '') as opened: print(opened.n_in_flight)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "2\n"
 
 
 def test_zero_workers_means_one_per_core(monkeypatch):
     asked = []
 
-    def opened(n_threads, scheduler):
+    def opened(n_threads, *_):
         asked.append(n_threads)
-        return contextlib.nullcontext((concurrent.futures.ThreadPoolExecutor(1), 1))
+        return contextlib.nullcontext(execution._Threads(concurrent.futures.ThreadPoolExecutor(1), 1))
 
     monkeypatch.setattr(execution, "_opened", opened)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 7}, raising=False)

@@ -1,23 +1,48 @@
 """Run a function over many items: threads on this machine or a Dask cluster, with progress."""
 
+import asyncio
 import itertools
+import json
+import logging
 import os
+import pickle
+import platform
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
-from synprep._core.errors import ChunkError, ClusterError
+import synprep
+from synprep._core.errors import ChunkError, ClusterError, SynprepError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CONNECT_SECONDS = 10  # to find the scheduler, and again to find its workers
+NOT_SHARED = "not seen by both the client and a worker"  # kind of an error about a file
+
+_CONNECT_SECONDS = 10  # to find the scheduler
+_ANSWER_SECONDS = 15  # for it to say what workers it has
+_LOOK_SECONDS = 5  # without a result, before it is asked
+_SAY_SECONDS = 30  # between lines that say that there are no workers
+_CLOSE_SECONDS = 5
 _CLUSTER_IN_FLIGHT = 1000  # tasks are small: paths and parameters
+
+# What a cluster is asked to evaluate: not this package, whose absence would hang or kill a worker.
+_TASK = "__import__('pickle').loads(task)()"
+_SOFTWARE = (
+    "'Python %d.%d, ' % __import__('sys').version_info[:2]"
+    " + ', '.join(f'{name} {__import__(name).__version__}' for name in ('numpy', 'synprep'))"
+)
 
 
 def track(items: Iterable[Item], n_items: int, what: str, show: bool = True) -> Iterator[Item]:
@@ -67,6 +92,7 @@ def attempt_all(
     n_workers: int = 0,
     scheduler: str = "",
     prepare: Callable[[Item], Any] | None = None,
+    confirm: Callable[[Item, Result, str], Result] | None = None,
 ) -> Iterator[tuple[Item, Result | ChunkError]]:
     """Apply a function to every item; an item that fails does not stop the others.
 
@@ -78,14 +104,17 @@ def attempt_all(
     begins to wait for one, so that files can be opened and fetched meanwhile, and what it returns is closed
     if its turn never comes. `n_workers` threads, 0 for one per core that this process may use; or a Dask
     cluster, by the address of its scheduler (``tcp://host:port``) or the path of a scheduler file, where
-    functions must be picklable.
+    functions must be picklable. What they return there is passed through `confirm`, here, with the item and
+    the name of the worker.
     """
     items = list(items)
     if scheduler and prepare:
         function, prepare = partial(_in_turn, prepare, function), None
     if items:
-        with _opened(n_workers or n_cores(), scheduler) as (executor, n_in_flight):
-            outcomes = _outcomes(executor, function, items, n_in_flight, prepare)
+        with _opened(n_workers or n_cores(), scheduler, show) as workers:
+            outcomes = _outcomes(workers, function, items, prepare)
+            if scheduler:
+                outcomes = (_confirmed(item, *outcome, confirm) for item, outcome in outcomes)
             yield from track(outcomes, len(items), what, show)
     else:
         yield from track((), 0, what, show)
@@ -101,24 +130,48 @@ def _in_turn(prepare: Callable[[Item], Any], function: Callable[[Any], Result], 
     return function(prepare(item))
 
 
+def _confirmed(
+    item: Item, worker: str, outcome: Result | ChunkError, confirm: Callable | None
+) -> tuple[Item, Result | ChunkError]:
+    is_result = confirm and not isinstance(outcome, ChunkError)
+    return item, confirm(item, outcome, worker) if is_result else outcome
+
+
+@dataclass(frozen=True)
+class _Threads:
+    """Threads of this process."""
+
+    executor: ThreadPoolExecutor
+    n_in_flight: int
+    look_seconds: None = None
+
+    def submit(self, function: Callable[[Any], Result], item: Any) -> Future:
+        """Let an item be attempted when its turn comes."""
+        return self.executor.submit(_attempt, function, item)
+
+    def result(self, future: Future) -> Any:
+        """What became of an item."""
+        return future.result()
+
+
 def _outcomes(
-    executor: Executor,
+    workers: "_Threads | _Cluster",
     function: Callable[[Any], Result],
     items: Iterable[Item],
-    n_in_flight: int,
     prepare: Callable[[Item], Any] | None,
-) -> Iterator[tuple[Item, Result | ChunkError]]:
+) -> Iterator[tuple[Item, Any]]:
     waiting, under_way = iter(items), {}
     try:
         while True:
-            for item in itertools.islice(waiting, n_in_flight - len(under_way)):
+            for item in itertools.islice(waiting, workers.n_in_flight - len(under_way)):
                 ready = _attempt(prepare, item) if prepare else item
-                under_way[executor.submit(_attempt, function, ready)] = item, ready
+                under_way[workers.submit(function, ready)] = item, ready
             if not under_way:
                 return
-            done = wait(under_way, return_when=FIRST_COMPLETED).done
+            while not (done := wait(under_way, workers.look_seconds, FIRST_COMPLETED).done):
+                workers.look()
             for future in sorted(done, key=_has_failed):  # what is done counts before an error ends it all
-                yield under_way.pop(future)[0], _result(future)
+                yield under_way.pop(future)[0], workers.result(future)
     finally:
         for future, (_, ready) in under_way.items():
             if future.cancel() and hasattr(ready, "close"):
@@ -126,7 +179,7 @@ def _outcomes(
 
 
 def _has_failed(future: Future) -> bool:
-    return future.exception() is not None
+    return future.cancelled() or future.exception() is not None
 
 
 def _attempt(function: Callable[[Any], Result], item: Any) -> Result | ChunkError:
@@ -140,42 +193,154 @@ def _attempt(function: Callable[[Any], Result], item: Any) -> Result | ChunkErro
         return ChunkError("does not fit into memory")
 
 
-def _result(future: Future) -> Any:
-    """Result of a task; a task that kills one worker after the other is given up."""
-    try:
-        return future.result()
-    except Exception as error:
-        if type(error).__name__ == "KilledWorker":
-            return ChunkError("its worker died again and again")
-        raise
+@contextmanager
+def _opened(n_threads: int, scheduler: str, show: bool = True) -> Iterator["_Threads | _Cluster"]:
+    """Open threads or a connection to a cluster."""
+    if not scheduler:
+        with ThreadPoolExecutor(n_threads) as executor:
+            yield _Threads(executor, 2 * n_threads)
+        return
+    with _quiet():
+        client = _connect(scheduler)
+        try:
+            yield _Cluster(scheduler, client, show)
+        finally:
+            with suppress(OSError):  # such as a timeout, if the scheduler is gone
+                client.close(timeout=_CLOSE_SECONDS)
+
+
+# A Dask cluster
 
 
 @contextmanager
-def _opened(n_threads: int, scheduler: str) -> Iterator[tuple[Executor, int]]:
-    """Open threads or a connection to a cluster; with the number of items to keep under way."""
-    if not scheduler:
-        with ThreadPoolExecutor(n_threads) as executor:
-            yield executor, 2 * n_threads
-        return
+def _quiet() -> Iterator[None]:
+    """Keep Dask's tracebacks of a lost connection out of what a person reads."""
+    logger = logging.getLogger("distributed.client")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
+
+
+def _connect(scheduler: str) -> "Client":
     from distributed import Client
 
+    address = _address(scheduler)
     try:
-        client = Client(**_address(scheduler), timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"no Dask scheduler answers at {scheduler}: {error}") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
-        except TimeoutError as error:
-            raise ClusterError(f"the Dask scheduler at {scheduler} has no workers") from error
-        yield client.get_executor(pure=False), _CLUSTER_IN_FLIGHT
+        with ThreadPoolExecutor(1) as thread:  # since a notebook's own thread has an event loop
+            thread.submit(asyncio.run, _knock(address)).result()
+        return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except Exception as error:  # of all kinds, by scheme
+        where = scheduler if address == scheduler else f"{address}, which {scheduler} names"
+        reason = str(error) or f"no answer within {_CONNECT_SECONDS} s"
+        raise ClusterError(f"no Dask scheduler answers at {where}: {reason}") from error
 
 
-def _address(scheduler: str) -> dict[str, str]:
+async def _knock(address: str) -> None:
+    """See whether anyone answers: a client whose address is wrong would not be closed by Dask."""
+    from distributed import Security
+    from distributed.comm import connect
+
+    options = Security().get_connection_args("client")
+    connecting = connect(address, timeout=_CONNECT_SECONDS, **options)
+    await (await asyncio.wait_for(connecting, _CONNECT_SECONDS)).close()
+
+
+def _address(scheduler: str) -> str:
+    """Address of a scheduler: as given, or in its file, which may be about to be written."""
     if "://" in scheduler:
-        return {"address": scheduler}
-    if not os.path.isfile(scheduler):
-        raise ClusterError(
-            f"scheduler {scheduler} is neither an address such as tcp://host:8786 nor a scheduler file"
-        )
-    return {"scheduler_file": scheduler}
+        return scheduler
+    stop = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        try:
+            return str(json.loads(Path(scheduler).read_text("utf-8"))["address"])
+        except FileNotFoundError as error:
+            problem, cause = "is neither an address such as tcp://host:8786 nor a scheduler file", error
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            problem, cause = f"is not the file that a Dask scheduler writes: {error}", error
+        if time.monotonic() > stop:
+            raise ClusterError(f"scheduler {scheduler} {problem}") from cause
+        time.sleep(0.1)
+
+
+class _Cluster:
+    """Workers of a Dask cluster, which may come and go; what they return comes with their name."""
+
+    n_in_flight = _CLUSTER_IN_FLIGHT
+
+    def __init__(self, scheduler: str, client: "Client", show: bool):
+        self.scheduler, self.client, self.show = scheduler, client, show
+        self.executor = client.get_executor(pure=False)
+        self.look_seconds, self.said = _LOOK_SECONDS, -_SAY_SECONDS
+
+    def submit(self, function: Callable[[Any], Result], item: Any) -> Future:
+        """Let an item be attempted by any worker."""
+        task = partial(_attempt_there, function, item, synprep.__version__)
+        return self.executor.submit(eval, _TASK, {"task": pickle.dumps(task)})
+
+    def result(self, future: Future) -> tuple[str, Any]:
+        """Name of a worker, and what became of an item; one that kills worker after worker is given up."""
+        if future.cancelled():
+            raise self._lost()
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if type(error).__name__ == "KilledWorker":
+            return "", ChunkError("its worker died again and again", "is there enough memory?")
+        if not isinstance(error, SynprepError):
+            self._compare(error)
+        raise error
+
+    def look(self) -> None:
+        """Find out why nothing comes: say that there are no workers, or raise that the scheduler is lost."""
+        try:
+            n_workers = len(self.client.nthreads(callback_timeout=_ANSWER_SECONDS))
+        except Exception as error:
+            raise self._lost() from error
+        if not n_workers and self.show and time.monotonic() - self.said >= _SAY_SECONDS:
+            tqdm.write(f"the Dask scheduler at {self.scheduler} has no workers: waiting for them")
+            self.said = time.monotonic()
+
+    def _lost(self) -> ClusterError:
+        text = "is lost, or was restarted; what is done is recorded"
+        return ClusterError(f"the Dask scheduler at {self.scheduler} {text}")
+
+    def _compare(self, error: BaseException) -> None:
+        """Raise an error that names a worker with other software than there is here, if there is one."""
+        here, why = eval(_SOFTWARE), f"({type(error).__name__}: {error})"
+        for worker, there in self.client.run(eval, _SOFTWARE, on_error="return").items():
+            if there != here:
+                found = f"worker {worker} has {there}, and here is {here}"
+                raise ClusterError(f"{found}: install the same on all {why}") from error
+        if isinstance(error, ImportError | pickle.UnpicklingError) or "Can't get attribute" in str(error):
+            raise ClusterError(f"a worker has another synprep: install the same on all {why}") from error
+
+
+def _attempt_there(function: Callable[[Any], Result], item: Any, version: str) -> tuple[str, Any]:
+    """Attempt an item on a worker of a cluster; with the worker's name."""
+    from distributed import get_worker
+
+    worker = f"{get_worker().name} ({platform.node()})"
+    if version != synprep.__version__:
+        found = f"worker {worker} has synprep {synprep.__version__}, and here is {version}"
+        raise ClusterError(f"{found}: install the same version on all")
+    outcome = _attempt(function, item)
+    if isinstance(outcome, list):
+        return worker, [_seen_there(one, worker) for one in outcome]
+    return worker, _seen_there(outcome, worker)
+
+
+def _seen_there(outcome: Result | ChunkError, worker: str) -> Result | ChunkError:
+    """Tell apart an error about a file that a worker cannot read from one about what the file holds."""
+    path = isinstance(outcome, ChunkError) and outcome.path.rpartition("://")[2]
+    if not path or not os.path.isabs(path) or os.access(path, os.R_OK):
+        return outcome
+    found = ": ".join(part for part in (outcome.kind, outcome.detail) if part)
+    return not_shared(f"on the worker {worker}: {found}", path)
+
+
+def not_shared(found: str, path: str | os.PathLike) -> ChunkError:
+    """Error about a file that a worker sees in another way than the client."""
+    folder = os.path.dirname(path)
+    return ChunkError(NOT_SHARED, f"{found}: is {folder} on a disk that client and workers share?", path)
