@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from math import prod
@@ -49,7 +51,8 @@ __all__ = [
     "verify_arrays",
 ]
 
-_N_IN_VAIN = 20  # chunks that fail, and none that does not, end a run that is cut from volumes
+_N_IN_VAIN = 20  # chunks that fail for a reason that others share, and none that does not, end a run
+_LOOK_AFTER_SECONDS = (0, 0.1, 0.4, 1.5)  # for what a worker of a cluster has written
 _EXTRACT_MARK = "extract"  # in the hidden folder of raw pairs that extract has made
 _PASSED_OVER = "passed over: neither EM nor mask, by folder and filename pattern"
 _UNPAIRED = {  # what a pairing holds besides pairs, in words
@@ -225,9 +228,14 @@ def _key(p: Preprocess | Extract) -> str:
 
 
 def _output_state(entry: Entry, p: Preprocess | Extract) -> list:
+    states = [*map(files.state, _output_paths(entry, p))]
+    return states if isinstance(p, Extract) else states[0]
+
+
+def _output_paths(entry: Entry, p: Preprocess | Extract) -> Sequence[Path]:
     if isinstance(p, Extract):
-        return [*map(files.state, _extracted_paths(entry.synapse_id, p))]
-    return files.state(Path(p.proc_data_path, entry.row["filename"]))
+        return _extracted_paths(entry.synapse_id, p)
+    return [Path(p.proc_data_path, entry.row["filename"])]
 
 
 def _claims(found: Pairing) -> list[Problem]:
@@ -409,13 +417,18 @@ def _do(plan: Plan, p: Preprocess | Extract, show_progress: bool) -> tuple[dict[
         else:
             record.append_done(_folder(p), outcome)
             entries[pair.synapse_id] = outcome
-        if p.volumes and len(failed) >= _N_IN_VAIN and len(entries) == len(plan.done):
+        if len(failed) >= _N_IN_VAIN and len(entries) == len(plan.done) and _is_shared(failed, p):
             raise FailedChunksError(_in_vain(failed))
     return entries, failed
 
 
+def _is_shared(failed: Sequence[Problem], p: Preprocess | Extract) -> bool:
+    """Whether errors are likely to be those of all chunks."""
+    return bool(p.volumes) or all(one.kind == execution.NOT_SHARED for one in failed)
+
+
 def _in_vain(failed: Sequence[Problem]) -> str:
-    """Say why a run stops that a store answers with errors alone."""
+    """Say why a run stops that a store answers with errors alone, or whose workers write elsewhere."""
     head = f"the first {len(failed)} chunks all failed, so the run stops; the same command goes on:"
     lines = [f"  {one.synapse_id}: {one.text}" for one in failed[:3]]
     is_refused = any(one.kind == REFUSED for one in failed)
@@ -449,12 +462,15 @@ def _work(
     plan: Plan, p: Preprocess | Extract, show_progress: bool
 ) -> Iterable[tuple[Pair, Entry | ChunkError]]:
     what = "Extracting" if isinstance(p, Extract) else "Preprocessing"
-    where = (what, show_progress, p.n_workers, p.scheduler)
-    process, prepare = partial(_process, p=p), partial(_open, p=p)
+    look = partial(_look, p=p, strangers=set())
+    attempt = partial(
+        execution.attempt_all, what=what, show=show_progress, n_workers=p.n_workers, scheduler=p.scheduler
+    )
     if p.volumes and p.scheduler:  # neighbours in one task, since workers share no memory
-        return _flat(execution.attempt_all(partial(_process_run, p=p), volumes.runs(plan.todo), *where))
+        attempt = partial(attempt, partial(_process_run, p=p), confirm=partial(_look_at_run, look=look))
+        return _work_in_runs(attempt, volumes.runs(plan.todo))
     todo = volumes.in_order(plan.todo) if p.volumes else plan.todo
-    return execution.attempt_all(process, todo, *where, prepare)
+    return attempt(partial(_process, p=p), todo, prepare=partial(_open, p=p), confirm=look)
 
 
 def _process_run(pairs: Sequence[Pair], p: Preprocess | Extract) -> list[Entry | ChunkError]:
@@ -463,10 +479,53 @@ def _process_run(pairs: Sequence[Pair], p: Preprocess | Extract) -> list[Entry |
     return [outcomes[pair] for pair in pairs]
 
 
-def _flat(work: Iterable) -> Iterator[tuple[Pair, Entry | ChunkError]]:
-    for pairs, outcomes in work:
-        failed = isinstance(outcomes, ChunkError)
-        yield from zip(pairs, [outcomes] * len(pairs) if failed else outcomes, strict=True)
+def _work_in_runs(attempt: Callable, runs: Iterable[list[Pair]]) -> Iterator[tuple[Pair, Entry | ChunkError]]:
+    """Work on runs of pairs; on the pairs of a run that kills its workers one by one."""
+    alone = []
+    for pairs, outcomes in attempt(runs):
+        if not isinstance(outcomes, ChunkError):
+            yield from zip(pairs, outcomes, strict=True)
+        elif len(pairs) == 1:
+            yield pairs[0], outcomes
+        else:
+            alone += [[pair] for pair in pairs]
+    if alone:
+        yield from _work_in_runs(attempt, alone)
+
+
+def _look_at_run(
+    pairs: Sequence[Pair], outcomes: Sequence[Entry | ChunkError], worker: str, look: Callable
+) -> list[Entry | ChunkError]:
+    both = zip(pairs, outcomes, strict=True)
+    return [one if isinstance(one, ChunkError) else look(pair, one, worker) for pair, one in both]
+
+
+def _look(
+    pair: Pair, entry: Entry, worker: str, p: Preprocess | Extract, strangers: set[str]
+) -> Entry | ChunkError:
+    """Look whether files are here as a worker of a cluster has left them; more than once, as networks lag.
+
+    `strangers` are the workers that are known to see other files.
+    """
+    for seconds in (0,) if worker in strangers else _LOOK_AFTER_SECONDS:
+        time.sleep(seconds)
+        unseen = [one for one in _files(pair, entry, p) if files.state(one[1]) != one[2]]
+        if not unseen:
+            return entry
+        with suppress(OSError):  # opening makes a network file system ask its server again
+            os.scandir(unseen[0][1].parent).close()
+            open(unseen[0][1], "rb").close()
+    strangers.add(worker)
+    verb, path, _ = unseen[0]
+    return execution.not_shared(f"{verb} by the worker {worker}, not seen here", path)
+
+
+def _files(pair: Pair, entry: Entry, p: Preprocess | Extract) -> Iterator[tuple[str, Path, list[int]]]:
+    """Files that were read or written for a chunk, and the state in which they were left."""
+    if not p.volumes:
+        yield from zip(("read", "read"), (pair.em_path, pair.mask_path), entry.inputs, strict=True)
+    states = entry.output if isinstance(p, Extract) else [entry.output]
+    yield from (("written", *one) for one in zip(_output_paths(entry, p), states, strict=True))
 
 
 def _open(pair: Pair, p: Preprocess | Extract) -> RawPair:

@@ -4,6 +4,8 @@ import concurrent.futures
 import hashlib
 import json
 import os
+import platform
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +13,9 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +23,9 @@ import yaml
 from conftest import PROJECT
 
 from synprep import pairing, preprocess
-from synprep._core import execution
-from synprep._core.errors import ClusterError
-from synprep.params import Preprocess
+from synprep._core import chunk, execution, files, record
+from synprep._core.errors import ChunkError, ClusterError, FailedChunksError
+from synprep.params import Extract, Preprocess
 
 distributed = pytest.importorskip("distributed")
 
@@ -167,12 +171,126 @@ def test_chunks_of_a_worker_that_dies_are_done_by_the_others(
     assert run(Preprocess(**p)).counts["skipped"] == 40
 
 
+# Files that workers and client do not share
+
+
 @pytest.fixture(scope="module")
 def near():
     """The address of a scheduler in this process, with a worker that is a thread of it."""
     options = {"n_workers": 1, "threads_per_worker": 1}
     with distributed.LocalCluster(**options, processes=False, dashboard_address=":0") as cluster:
         yield cluster.scheduler_address
+
+
+@pytest.fixture
+def after_work(monkeypatch):
+    """Let something happen to the files of a chunk, and to what is known of it, before the client looks."""
+    monkeypatch.setattr(preprocess, "_LOOK_AFTER_SECONDS", (0, 0.1))
+    work = chunk.process
+
+    def act_after(act):
+        def process(raw, folder, *arguments, **values):
+            entry = work(raw, folder, *arguments, **values)
+            return act(entry, Path(folder, entry.row["filename"])) or entry
+
+        monkeypatch.setattr(chunk, "process", process)
+
+    return act_after
+
+
+def write_another(entry, path):
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[::-1])
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize("act", [lambda entry, path: path.unlink(), write_another])
+def test_what_a_worker_has_written_elsewhere_is_not_done(act, near, after_work, write_pair, paths):
+    """On a disk of its own, where the client may have the file of an earlier run."""
+    for synapse_id in ("1", "22"):
+        write_pair(synapse_id)
+    after_work(act)
+    result = run(Preprocess(**paths, scheduler=near))
+    out, host = paths["proc_data_path"], platform.node()
+    expected = (
+        rf"{execution.NOT_SHARED}: 1__2_6_5_5\.npy: written by the worker \S+ \({host}\), not seen here: "
+        rf"is {out} on a disk that client and workers share\?"
+    )
+    assert sorted(result.failures) == ["1", "22"]
+    assert re.fullmatch(expected, result.failures["1"])
+    assert (len(result.meta), record.read_done(out)) == (0, {})
+    assert "not seen here" in Path(out, "problems.csv").read_text()
+
+
+def test_what_a_worker_has_read_elsewhere_is_not_done(near, after_work, write_pair, paths):
+    write_pair("1")
+    after_work(lambda entry, path: replace(entry, inputs=[entry.inputs[0], [1, 1]]))
+    failure = run(Preprocess(**paths, scheduler=near)).failures["1"]
+    assert re.search(rf"1_mask\.npy: read by .*: is {paths['raw_mask_data_path']} on a disk", failure)
+
+
+def test_what_comes_late_is_done(near, after_work, write_pair, paths):
+    def hide(entry, path):
+        path.rename(path.with_suffix(".late"))
+        threading.Timer(0.02, path.with_suffix(".late").rename, [path]).start()
+
+    write_pair("1")
+    after_work(hide)
+    assert run(Preprocess(**paths, scheduler=near)).counts["done"] == 1
+
+
+def test_a_run_ends_early_if_nothing_is_seen_here(near, after_work, write_pair, paths):
+    for number in range(30):
+        write_pair(f"{number:02}")
+    looked = []
+    after_work(lambda entry, path: looked.append(path.unlink()))
+    with pytest.raises(FailedChunksError, match=r"the first 20 chunks all failed(.|\n)*not seen here"):
+        run(Preprocess(**paths, scheduler=near))
+
+
+@pytest.mark.parametrize("kind", ["em", "mask"])
+def test_pairs_that_a_worker_has_extracted_elsewhere_are_not_done(kind, near, monkeypatch, tmp_path):
+    monkeypatch.setattr(preprocess, "_LOOK_AFTER_SECONDS", (0,))
+    p = Extract(raw_em_data_path=str(tmp_path / "em"), raw_mask_data_path=str(tmp_path / "mask"))
+    pair, out = (
+        chunk.Pair("1", tmp_path / "em" / "1.npy"),
+        (tmp_path / "em" / "1.npy", tmp_path / "mask" / "1_mask.npy"),
+    )
+    for path in out:
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    entry = SimpleNamespace(synapse_id="1", output=[*map(files.state, out)])
+    object.__setattr__(p, "volumes", {"em": "any"})  # whose files are not looked at
+    assert preprocess._look(pair, entry, "w", p, set()) is entry
+    out[kind == "mask"].unlink()
+    error = preprocess._look(pair, entry, "w", p, set())
+    assert error.path == str(out[kind == "mask"])
+    assert error.kind == execution.NOT_SHARED
+
+
+def test_a_file_that_a_worker_cannot_read_is_an_error_that_names_it(near, write_pair, paths):
+    for synapse_id in ("1", "2"):
+        write_pair(synapse_id)
+    p = Preprocess(**paths, scheduler=near)
+    planned = preprocess.plan(pairing.find(p), p, show_progress=False)
+    em_path = Path(paths["raw_em_data_path"], "1.npy")
+    em_path.unlink()
+    failures = preprocess.run(planned, p, show_progress=False).failures
+    expected = rf"1\.npy: on the worker \S+ \(.*\): file is missing: .*: is {em_path.parent} on a disk"
+    assert re.search(expected, failures.pop("1"))
+    assert failures == {}
+
+
+def test_pairs_of_a_run_that_kills_workers_are_done_one_by_one():
+    def attempt(runs):
+        for run_ in runs:
+            bad = "3" in run_
+            yield run_, ChunkError("its worker died again and again") if bad else [int(one) for one in run_]
+
+    outcomes = dict(preprocess._work_in_runs(attempt, [["1", "2"], ["3", "4"]]))
+    assert str(outcomes.pop("3")) == "its worker died again and again"
+    assert outcomes == {"1": 1, "2": 2, "4": 4}
 
 
 # Schedulers and workers that are not there, or not of the same kind
