@@ -6,6 +6,7 @@ tensor is in place, with a check sum. A later line replaces an earlier one of th
 by a kill, or damaged, is passed over, and its chunk is done again.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -67,7 +68,9 @@ SOURCES_COLUMNS = {
     "outside_fraction": "float64",
 }
 HIDDEN = ".synprep"
-_RECORD, _LOCK, _OWNER = "record.jsonl", "lock", "owner.json"
+_RECORD, _LOCK, _SOFT_LOCK, _OWNER = "record.jsonl", "lock", "softlock", "owner.json"
+_LOCK_SECONDS = 0.2  # in which the lock of a run that died is found to be void
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _SYNC_BYTES = 1 << 15  # of the record, some ten chunks, after which it is flushed to the disk
 _PASSING = ("versions", "commit", "started", "ended")  # of run.json: they differ between equal runs
 _CHECK = re.compile(rb'{"check":"([0-9a-f]{16})",')  # how a line of the record begins
@@ -615,10 +618,10 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     hidden = Path(folder, HIDDEN)
     try:
         hidden.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(hidden / _LOCK)
-        lock.acquire(blocking=False)
+        lock = _lock(hidden)
+        lock.acquire(timeout=_LOCK_SECONDS)
     except filelock.Timeout as error:
-        raise LockedError(_busy(folder)) from error
+        raise LockedError(_busy(folder, Path(error.lock_file))) from error
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
@@ -626,6 +629,24 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     finally:
         (hidden / _OWNER).unlink(missing_ok=True)
         lock.release()
+
+
+def _lock(hidden: Path) -> filelock.BaseFileLock:
+    """Lock of a folder; where its file system has no locks, a file that is there while a run is."""
+    if os.name == "nt":
+        return filelock.FileLock(hidden / _LOCK)
+    import fcntl
+
+    with open(hidden / _LOCK, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            pass  # another run has it
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return filelock.SoftFileLock(hidden / _SOFT_LOCK)
+    return filelock.FileLock(hidden / _LOCK)
 
 
 @contextmanager
@@ -641,14 +662,16 @@ def read_locked(folder: str | os.PathLike) -> Iterator[None]:
             file = stack.enter_context(open(Path(folder, HIDDEN, _LOCK), "rb"))
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LockedError(_busy(folder)) from error
+            raise LockedError(_busy(folder, Path(file.name))) from error
         except (OSError, ImportError):  # no run was ever here; no such locks on this file system; Windows
             pass
+        if (soft := Path(folder, HIDDEN, _SOFT_LOCK)).exists():
+            raise LockedError(_busy(folder, soft))
         yield
 
 
-def _busy(folder: str | os.PathLike) -> str:
-    return f"another run is writing to {folder}: {_owner(Path(folder, HIDDEN))}; wait until it ends"
+def _busy(folder: str | os.PathLike, lock_path: Path) -> str:
+    return f"another run is writing to {folder}: {_owner(Path(folder, HIDDEN), lock_path)}"
 
 
 def sign(folder: str | os.PathLike) -> None:
@@ -657,12 +680,16 @@ def sign(folder: str | os.PathLike) -> None:
     files.save_json(Path(folder, HIDDEN, _OWNER), owner)
 
 
-def _owner(hidden: Path) -> str:
+def _owner(hidden: Path, lock_path: Path) -> str:
+    """Who has a lock, and what to do."""
     try:
+        if lock_path.name == _SOFT_LOCK:
+            process, host, *_ = lock_path.read_text().splitlines()
+            return f"process {process} on {host}; wait until it ends, or, if it has died, delete {lock_path}"
         owner = files.read_json(hidden / _OWNER)
-        return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
+        return f"process {owner['process']} on {owner['host']}, since {owner['since']}; wait until it ends"
     except (OSError, ValueError, KeyError):
-        return "a run that has just started"
+        return "a run that has just started; wait until it ends"
 
 
 # How it was made
