@@ -175,7 +175,8 @@ def check_raw(synapses: Iterable[Synapse], p: InspectRaw) -> tuple[pd.DataFrame,
     """
     rows, warnings = {}, []
     for one in synapses:
-        measures = pair_checks.measure(one.em_xyz, one.mask_xyz, p.cutout_pixel_value)
+        mask_xyz = one.mask_xyz if p.seg_mask_map else np.zeros_like(one.mask_xyz)  # no labels to measure
+        measures = pair_checks.measure(one.em_xyz, mask_xyz, p.cutout_pixel_value)
         rows[one.synapse_id] = asdict(measures)
         found = pair_checks.warnings(measures, p.axial_to_sagittal_spacing)
         warnings += [f"{one.synapse_id}: {warning}" for warning in found]

@@ -80,8 +80,10 @@ _POSITIVE = (lambda value: value > 0, "must be greater than 0")
 _NOT_NEGATIVE = (lambda value: value >= 0, "must be 0 or more")
 _PATTERN = (_is_pattern, "must be a file name with one {synapse_id}, and with no * that touches it")
 _LABELS = (
-    lambda value: value.keys() == MASK_KEYS.keys() and len({*value.values()} & {*range(1, 256)}) == 3,
-    f"must give {', '.join(MASK_KEYS)} three different values from 1 to 255",
+    lambda value: (
+        not value or (value.keys() == MASK_KEYS.keys() and len({*value.values()} & {*range(1, 256)}) == 3)
+    ),
+    f"must give {', '.join(MASK_KEYS)} three different values from 1 to 255, or be empty",
 )
 _CHANNELS = (
     lambda value: value and all(channel and {*channel} <= {*range(256)} for channel in value),
@@ -124,7 +126,7 @@ _SegMaskMap = Annotated[
     dict[str, int],
     "label values in the input; the output always has 1, 2, 3; a 1, 2 or 3 in the input that is not "
     "named becomes background",
-    _Facts(_LABELS, decides=True),
+    _Facts(_LABELS, empty="no labels are expected, masks are copied as they are", decides=True),
 ]
 _NExamples = Annotated[
     int, "raw pairs or synapses to look at, at most those that are there", _Facts(_between(1, 100))
@@ -707,6 +709,8 @@ def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> lis
         return [f"volumes: {problem}" for problem in found]
     if record_type in (InspectRaw, Preprocess) and not mask:
         problems.append("raw_mask_data_path must not be empty")
+    if values.get("cut_intensity_with_seg_masks") and not values["seg_mask_map"]:
+        problems.append("cut_intensity_with_seg_masks needs labels, but seg_mask_map is empty")
     same = em and mask and values["em_filename_pattern"] == values["mask_filename_pattern"]
     if same and (Path(em).is_relative_to(mask) or Path(mask).is_relative_to(em)):
         problems.append(

@@ -199,6 +199,19 @@ def test_checks_of_raw_pairs_name_the_pair(write_pair, paths):
     assert [warning.split(" (")[0] for warning in warnings] == ["turned: the mask may not fit its EM"]
 
 
+def test_where_no_labels_are_expected_they_are_not_measured(write_pair, paths):
+    em, mask = make_chunk(7, (96, 96, 24))
+    write_pair("1", em, np.ascontiguousarray(mask[::-1, ::-1]))
+    del paths["proc_data_path"]
+    p = InspectRaw(**paths, n_sections=24, seg_mask_map={})
+    synapses, _ = inspection.load_raw(pairing.find(p).pairs, p)
+    assert len(synapses[0].caption) == 2
+    measures, warnings = inspection.check_raw(synapses, p)
+    assert warnings == []
+    assert measures[["boundary_contrast", "relative_contrast", "cleft_ratio"]].isna().all(axis=None)
+    assert measures[["correlation_x", "correlation_y", "correlation_z"]].notna().all(axis=None)
+
+
 def test_widgets_are_loaded_with_the_first_browser():
     code = "import sys; from synprep import inspection; print('ipywidgets' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

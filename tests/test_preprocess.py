@@ -92,7 +92,7 @@ def test_each_file_is_opened_once_to_check_it_and_once_to_read_it(write_pair, pa
     inputs = sorted(
         str(tmp_path / name) for name in ("em/1.npy", "em/2.npy", "mask/1_mask.npy", "mask/2_mask.npy")
     )
-    assert sorted(planned) == inputs
+    assert sorted(planned) == sorted(2 * inputs)  # the first few are looked at as well
     assert sorted(run_) == inputs
 
 
@@ -610,6 +610,101 @@ class TestRefusals:
         result = run(Preprocess(**paths))
         assert result.meta["synapse_id"].tolist() == ["2"]
         assert result.failures == {"a\\1": "synapse id would leave the output folder: a\\1"}
+
+
+class TestFirstChunks:
+    """What would be wrong with all chunks is found in the first eight, before anything is written."""
+
+    def refused(self, paths, tmp_path, **values):
+        with pytest.raises(ParameterError) as caught:
+            run(Preprocess(**paths, **values))
+        assert not (tmp_path / "processed").exists()
+        return str(caught.value)
+
+    @pytest.mark.parametrize("n_chunks", [1, 9])
+    def test_no_label_in_any(self, write_pair, paths, tmp_path, n_chunks):
+        for number in range(n_chunks):
+            write_pair(f"{number}")
+        other = dict(zip(Preprocess().seg_mask_map, (10, 20, 30), strict=True))
+        head, values, given, advice = self.refused(paths, tmp_path, seg_mask_map=other).splitlines()
+        where = "any of the first 8 chunks" if n_chunks > 1 else "the first chunk"
+        assert head == f"no label in the kept sections of {where}, so nothing was written:"
+        assert values == "  values of the masks in these sections: 0, 1, 2, 3"
+        assert given == f"  seg_mask_map: {other}"
+        assert advice.startswith("  change seg_mask_map; {} says that no labels are expected")
+
+    def test_empty_masks(self, write_pair, paths, tmp_path):
+        write_pair("1", mask_xyz=np.zeros((6, 5, 20), np.uint8))
+        assert "in these sections: 0\n" in self.refused(paths, tmp_path)
+
+    def test_labels_that_the_crop_removes(self, write_pair, paths, tmp_path):
+        mask_xyz = np.zeros((6, 5, 20), np.uint8)
+        mask_xyz[:, :, 0] = 1
+        write_pair("1", mask_xyz=mask_xyz)
+        assert self.refused(paths, tmp_path).endswith("see n_sections and axial_to_sagittal_spacing, too")
+
+    def test_one_label_is_enough(self, write_pair, paths):
+        for number in range(8):
+            mask_xyz = np.full((6, 5, 20), 9 if number else 2, np.uint8)
+            write_pair(f"{number}", mask_xyz=mask_xyz)
+        assert len(run(Preprocess(**paths)).meta) == 8
+
+    def test_what_is_done_counts(self, write_pair, paths):
+        write_pair("1")
+        assert len(run(Preprocess(**paths)).meta) == 1
+        write_pair("2", mask_xyz=np.zeros((6, 5, 20), np.uint8))
+        assert len(run(Preprocess(**paths)).meta) == 2
+
+    def test_nothing_is_looked_at_where_nothing_is_left_to_do(self, write_pair, paths, monkeypatch):
+        write_pair("1")
+        run(Preprocess(**paths))
+        monkeypatch.setattr(npy.NpyFile, "read", None)
+        assert run(Preprocess(**paths)).counts["skipped"] == 1
+
+    def test_chunks_that_cannot_be_read_do_not_count(self, write_pair, paths, tmp_path):
+        write_pair("1", mask_xyz=np.full((6, 5, 20), 256))
+        assert len(run(Preprocess(**paths)).failures) == 1
+        write_pair("2")
+        assert list(run(Preprocess(**paths)).meta["synapse_id"]) == ["2"]
+
+    def test_no_labels_are_expected(self, write_pair, paths, tmp_path):
+        mask_xyz = np.arange(600, dtype=np.int64).reshape(6, 5, 20) % 7
+        write_pair("1", mask_xyz=mask_xyz)
+        result = run(Preprocess(**paths, seg_mask_map={}))
+        assert result.problems == ()
+        tensor_cxyz = np.load(tmp_path / "processed" / "1__2_6_5_5.npy")
+        assert np.array_equal(tensor_cxyz[1], mask_xyz[:, :, 7:12])
+        assert run(Preprocess(**paths, seg_mask_map={})).counts["skipped"] == 1
+        assert run(Preprocess(**paths)).counts["skipped"] == 0  # another key
+
+    def test_no_labels_cannot_cut_the_em(self):
+        with pytest.raises(ParameterError, match="cut_intensity_with_seg_masks needs labels"):
+            Preprocess(seg_mask_map={}, cut_intensity_with_seg_masks=True)
+
+    def test_every_section_of_eight_chunks_would_be_blanked(self, write_pair, paths, tmp_path):
+        em_xyz = np.full((6, 5, 20), 7, np.uint8)
+        for number in range(8):
+            write_pair(f"{number}", em_xyz=em_xyz)
+        said = self.refused(paths, tmp_path, cutout_pixel_value=7)
+        assert said == (
+            "every section of the first 8 chunks would be blanked: see cutout_threshold 0.01 and "
+            "cutout_pixel_value 7"
+        )
+        assert len(run(Preprocess(**paths, cutout_pixel_value=7, max_chunks=7)).meta) == 7  # a note says it
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+    def test_em_and_mask_exchanged(self, write_pair, paths, tmp_path, dtype):
+        rng = np.random.default_rng(0)
+        for synapse_id in ("1", "2"):
+            mask_xyz = rng.integers(0, 256, (6, 5, 20), dtype=np.uint8)
+            write_pair(synapse_id, em_xyz=mask_xyz.astype(dtype) % 4, mask_xyz=mask_xyz)
+        said = self.refused(paths, tmp_path)
+        assert said.startswith("raw_em_data_path and raw_mask_data_path seem to be exchanged")
+
+    def test_16_bit_em_is_not_called_exchanged(self, write_pair, paths):
+        em_xyz = np.arange(600, dtype=np.uint16).reshape(6, 5, 20)
+        write_pair("1", em_xyz=em_xyz)
+        assert list(run(Preprocess(**paths)).failures) == ["1"]
 
 
 class TestLock:

@@ -63,12 +63,14 @@ def standard_labels(seg_mask_map: Mapping[str, int]) -> np.ndarray:
     """Table that gives presynaptic, cleft and postsynaptic voxels the values 1, 2 and 3; (256,) uint8.
 
     Values that `seg_mask_map` does not name stay as they are, except that 1, 2 and 3, which would be mistaken
-    for the three labels, become background.
+    for the three labels, become background. Where it is empty, no labels are expected and all stay.
 
     >>> standard_labels(dict(zip(MASK_KEYS, (10, 20, 30))))[[0, 1, 10, 20, 30, 40]]
     array([ 0,  0,  1,  2,  3, 40], dtype=uint8)
     """
     new_value = np.arange(256, dtype=np.uint8)
+    if not seg_mask_map:
+        return new_value
     new_value[list(LABELS)] = BACKGROUND
     for key, label in MASK_KEYS.items():
         new_value[seg_mask_map[key]] = label

@@ -253,7 +253,7 @@ def _read_mask(raw: RawPair, bounds: tuple[int, int]) -> np.ndarray:
 
 
 def label_warnings(raw: RawPair, kept: Kept, seg_mask_map: Mapping[str, int]) -> Iterator[Problem]:
-    """Say which labels are unknown, missing or cut off; the whole mask is read only if one is missing."""
+    """Say which labels are unknown, missing or cut off, where any are expected; may read the whole mask."""
     if not seg_mask_map:
         return
     unknown = np.flatnonzero(kept.counts[4:]) + 4
