@@ -220,8 +220,10 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path, paths, write_pair, monkey
             os.truncate(tmp_path / "em" / "22.npy", 300)
         return fill(file, values)
 
+    p = Preprocess(**paths)
+    plan = preprocess.plan(pairing.find(p), p, show_progress=False)
     monkeypatch.setattr(npy_file, "_fill", cut_and_fill)
-    result = run(Preprocess(**paths))
+    result = preprocess.run(plan, p, show_progress=False)
     assert result.meta["synapse_id"].tolist() == ["1", "333"]
     assert [(one.synapse_id, one.kind, one.stage) for one in result.problems] == [
         ("22", "file was cut short while it was read", "processing")
