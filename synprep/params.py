@@ -694,10 +694,25 @@ def _type_message(value: Any, kind: type) -> str:
     names = {str: "text", int: "an integer", float: "a number", bool: "true or false", list: "a list"}
     text = f"must be {names.get(kind, 'a mapping')}, not {value!r}"
     if isinstance(value, str) and kind in (int, float):
-        return text + " (text; YAML reads 1e-2 as text: write 0.01, without quotes)"
+        return text + _number_hint(value)
     if isinstance(value, str) and kind is bool:
         return text + " (text; write true in YAML, True after papermill's -p)"
-    return text + (" (put it in quotes)" if kind is str and value is not None else "")
+    if kind is not str or value is None:
+        return text
+    is_number = isinstance(value, int | float)
+    return f"{text} (put it in quotes)" + ("; papermill's -p makes numbers, -r passes text" * is_number)
+
+
+def _number_hint(text: str) -> str:
+    """Why a text that looks like a number is none; empty if it does not look like one."""
+    try:
+        float(text.replace("_", ""))
+    except ValueError:
+        return ""
+    if not any(map(str.isdigit, text)):  # nan
+        return ""
+    hint = " (text; YAML reads 1e-2 as text: write 0.01, without quotes)"
+    return hint if "e" in text.lower() else " (text: write it without quotes)"
 
 
 def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:

@@ -89,6 +89,33 @@ def test_bad_value(name, value, message):
 
 
 @pytest.mark.parametrize(
+    ("record_type", "name", "value", "message"),
+    [
+        (params.Preprocess, "n_workers", "two", "n_workers must be an integer, not 'two'"),
+        (params.Preprocess, "n_workers", "nan", "n_workers must be an integer, not 'nan'"),
+        (params.Preprocess, "n_workers", "2,5", "n_workers must be an integer, not '2,5'"),
+        (
+            params.Preprocess,
+            "n_workers",
+            "2",
+            "n_workers must be an integer, not '2' (text: write it without quotes)",
+        ),
+        (
+            params.SectionVariation,
+            "example_synapse_id",
+            1000379,
+            "example_synapse_id must be text, not 1000379 (put it in quotes); papermill's -p makes numbers, "
+            "-r passes text",
+        ),
+        (params.Preprocess, "scheduler", [], "scheduler must be text, not [] (put it in quotes)"),
+        (params.Preprocess, "scheduler", None, "scheduler must be text, not None"),
+    ],
+)
+def test_hints_are_given_where_they_fit(record_type, name, value, message):
+    assert problems(record_type, **{name: value}) == [message]
+
+
+@pytest.mark.parametrize(
     ("record_type", "name", "value"),
     [
         (params.CutoutHistogram, "n_bins", 0),
