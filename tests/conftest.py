@@ -10,6 +10,7 @@ import matplotlib
 import nbformat
 import numpy as np
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from synprep import pairing, params, preprocess
@@ -22,6 +23,8 @@ NOTEBOOKS = sorted(
 )
 
 matplotlib.use("agg")
+settings.register_profile("no deadline", deadline=None)  # machines are shared
+settings.load_profile("no deadline")
 
 
 def run_preprocess(p):

@@ -83,7 +83,7 @@ def places(draw, store):
     return size, [round(step * length, 3) for step, length in zip(steps, size, strict=True)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data(), st.integers(0, 2**32), st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 9)))
 def test_any_chunk_equals_a_plain_cut(data, seed, shape):
     volumes = random_volumes(
@@ -299,7 +299,7 @@ def test_ids_of_any_integer_type(dtype, tmp_path):
     assert set(np.unique(far.mask.read())) == {0, 2}  # ids are never cut to the type of the volume
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.integers(0, 2**32),
     st.sampled_from([(8, 8, 40), (25, 10, 10), (9.2, 9.2, 48), (8, 8, 160)]),

@@ -161,7 +161,7 @@ def test_weights_are_shared_out_inside_the_volume():
 sizes = st.sampled_from([1, 2, 3, 4, 5, 7.5, 8, 9.2, 10, 11.9, 16, 20, 40, 50])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(list(METHODS)),
     sizes,

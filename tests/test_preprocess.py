@@ -334,7 +334,7 @@ def write_named(folder, names):
 
 @given(names=st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=9), max_size=20))
 @example(names=NASTY)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_what_is_written_is_read_and_what_is_printed_is_printable(names):
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -14,7 +14,7 @@ PIXELS = st.sampled_from([0, 0, 1, 77, 255])
 VALUES = st.sampled_from([0, 1, 2, 3, 4, 255])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     arrays=SHAPES.flatmap(
         lambda shape: st.tuples(
