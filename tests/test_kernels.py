@@ -1,5 +1,15 @@
+import errno
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from numba.core.caching import IndexDataCacheFile
 
 from synprep._core import arrays, kernels
 
@@ -97,3 +107,89 @@ def test_sums_do_not_overflow(order):
     array = np.full((3, 70_000, 2), 255, np.uint8, order=order)[:, :66_000]
     out = np.empty(array.shape, np.uint8)
     assert kernels.copy_and_sum(array, 0, out)[3].tolist() == [3 * 66_000 * 255**2] * 2
+
+
+# Where compiled loops are kept
+
+READ_ONLY = """
+import os, sys, numba, numpy, tempfile
+numba.njit(lambda x: x + 1)(1)  # all of the compiler is loaded while its files can be read
+if os.getuid() == 0:
+    os.setuid(65534)
+os.chdir(sys.argv[1])
+sys.path.insert(0, sys.argv[1])
+import synprep
+from synprep._core import cut_kernels, kernels
+assert synprep.__file__.startswith(sys.argv[1])
+print(kernels.count(numpy.full((2, 3, 1), 7, numpy.uint8))[0, 7], os.listdir())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="no such users here")
+def test_without_a_folder_that_can_be_written():
+    """As in a container: neither the package's, nor that of the user."""
+    with tempfile.TemporaryDirectory() as name:
+        package = Path(name, "synprep")
+        source = Path(__file__).parents[1] / "synprep"
+        shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+        folders = [path for path in (Path(name), *Path(name).rglob("*")) if path.is_dir()]
+        for folder in folders:
+            folder.chmod(0o555)
+        environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+        command = [sys.executable, "-P", "-c", READ_ONLY, name]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+        for folder in folders:
+            folder.chmod(0o755)
+    assert (done.stderr, done.stdout) == ("", "6 ['synprep']\n")
+
+
+def test_a_user_without_a_home_gets_no_folder_of_that_name(monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user id that has no name
+    assert kernels.compiled(lambda x: x)._cache.cache_path is None
+
+
+@pytest.fixture
+def new(tmp_path, monkeypatch):
+    """A function that is compiled anew at each call, or read from the folder beside its file."""
+    path = tmp_path / "module.py"
+    path.write_text("def add(x):\n    return x + 1\n")
+    spec = importlib.util.spec_from_file_location("module", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "module", module)
+    return lambda: kernels.compiled(module.add)
+
+
+def hits(function):
+    assert function(1) == 2
+    return sum(function.stats.cache_hits.values())
+
+
+def test_compiled_loops_are_kept(new):
+    assert [hits(new()), hits(new())] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"text", 10, -1])
+def test_what_was_kept_and_is_damaged_is_compiled_again(kind, content, new, tmp_path):
+    hits(new())
+    (path,) = (tmp_path / "__pycache__").glob(f"*.{kind}")
+    path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:content])
+    assert [hits(new()), hits(new())] == [0, 1]
+
+
+def test_what_was_kept_and_cannot_be_read_is_compiled_again(new, tmp_path):
+    hits(new())
+    (path,) = (tmp_path / "__pycache__").glob("*.nbi")
+    path.unlink()
+    path.mkdir()
+    assert [hits(new()), hits(new())] == [0, 0]
+
+
+@pytest.mark.parametrize("step", ["_save_index", "_save_data"])
+def test_a_full_disk_keeps_nothing(step, new, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, step, fail)
+    assert [hits(new()), hits(new())] == [0, 0]

@@ -5,10 +5,9 @@ Volumes may be in C order or in Fortran order.
 
 from collections.abc import Mapping, Sequence
 
-import numba
 import numpy as np
 
-from synprep._core.kernels import is_fortran
+from synprep._core.kernels import compiled, is_fortran
 
 
 def resample(source_xyz: np.ndarray, axes: Sequence, fill: int, out_xyz: np.ndarray) -> None:
@@ -69,7 +68,7 @@ def _unsigned(ids: np.ndarray) -> np.ndarray:
     return ids.view(f"u{ids.dtype.itemsize}")  # fewer types to compile for; -1 is the largest id
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _resample(source, first_a, weights_a, first_b, weights_b, first_c, weights_c, fill, out):
     """Three axes in the order of memory; a row of sums over the first two, then the means along it."""
     n_a, n_b, n_c = out.shape
@@ -102,7 +101,7 @@ def _resample(source, first_a, weights_a, first_b, weights_b, first_c, weights_c
                     out[a, b, c] = fill
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _mark(ids, axis_a, axis_b, axis_c, id_1, id_2, label_1, label_2, out):
     row = np.empty(axis_c.size, np.uint64)
     for a in range(axis_a.size):
@@ -114,7 +113,7 @@ def _mark(ids, axis_a, axis_b, axis_c, id_1, id_2, label_1, label_2, out):
                 labels[c] = label_1 if row[c] == id_1 else (label_2 if row[c] == id_2 else labels[c])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _nearest(ids, axis_a, axis_b, axis_c, squares_a, squares_b, squares_c, ranks):
     best, best_rank, best_id = np.inf, 0, np.uint64(0)
     for a in range(axis_a.size):
@@ -132,7 +131,7 @@ def _nearest(ids, axis_a, axis_b, axis_c, squares_a, squares_b, squares_c, ranks
     return best, best_rank, best_id
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _near_both(mask, squares_x, squares_y, squares_z, offsets, farthest, out):
     n_x, n_y, n_z = mask.shape
     for x in range(n_x):

@@ -3,12 +3,46 @@
 Sources may be in C order (z varies fastest) or in Fortran order (x varies fastest), and slices along z.
 """
 
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
 import numba
 import numpy as np
+from numba.core.caching import FunctionCache
 
 _TILE = 128  # rows that are gathered before they are written, so that they stay in the cache; 8 x _WORDS
 _WORDS = 16  # words of 8 bytes
 _LANES = 4  # counters side by side, so that equal neighbours do not wait for each other
+
+
+class _Cache(FunctionCache):
+    """Compiled loops on the disk; where they cannot be read or written, they are compiled again."""
+
+    def load_overload(self, *arguments: Any) -> Any:
+        """Read; damaged bytes can raise anything, and are given up, so that new ones are written."""
+        try:
+            return super().load_overload(*arguments)
+        except Exception:
+            with suppress(Exception):
+                self.flush()
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        """Write, if that is possible."""
+        with suppress(Exception):
+            super().save_overload(*arguments)
+
+
+def compiled(function: Callable, **options: Any) -> Callable:
+    """Compile a function when it is first called; keep the result on the disk, if that is possible."""
+    dispatcher = numba.njit(nogil=True, **options)(function)
+    if os.path.isabs(os.path.expanduser("~")):  # else numba would make a folder of that name here
+        with suppress(RuntimeError, OSError):
+            dispatcher._cache = _Cache(function)
+    return dispatcher
 
 
 def count(source_xyz: np.ndarray) -> np.ndarray:
@@ -86,7 +120,7 @@ def is_fortran(array_xyz: np.ndarray) -> bool:
     return abs(array_xyz.strides[0]) < abs(array_xyz.strides[2])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count_c(source_xyz, counts):
     for x in range(source_xyz.shape[0]):
         for y in range(source_xyz.shape[1]):
@@ -94,7 +128,7 @@ def _count_c(source_xyz, counts):
                 counts[source_xyz[x, y, z], z] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count_by_label(em_xyz, mask_xyz, lane_z, counts):
     for x in range(em_xyz.shape[0]):
         for y in range(em_xyz.shape[1]):
@@ -103,7 +137,7 @@ def _count_by_label(em_xyz, mask_xyz, lane_z, counts):
                 counts[lane_z[z], (label << np.uint32(8)) | np.uint32(em_xyz[x, y, z])] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _sum(em_xyz, left_out, moments):
     n_x, n_y, n_z = em_xyz.shape
     sums = np.empty((3, n_z), np.uint32)  # of one x, so that 32 bits hold them
@@ -118,7 +152,7 @@ def _sum(em_xyz, left_out, moments):
         moments[1:] += sums
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count_and_map(mask_xyz, table, counts):
     for x in range(mask_xyz.shape[0]):
         for y in range(mask_xyz.shape[1]):
@@ -128,7 +162,7 @@ def _count_and_map(mask_xyz, table, counts):
                 mask_xyz[x, y, z] = table[value]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count_labels(mask_xyz, counts):
     n_x, n_y, n_z = mask_xyz.shape
     n_0, n_1 = np.empty(n_z, np.uint8), np.empty(n_z, np.uint8)
@@ -149,7 +183,7 @@ def _count_labels(mask_xyz, counts):
             counts[3] += n_3.sum()
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count_f(source_zyx, counts):
     n_z, n_y, n_x = source_zyx.shape
     for z in range(n_z):
@@ -165,7 +199,7 @@ def _count_f(source_zyx, counts):
                 lanes[0, row[x]] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _turn_bytes(source_zyx, out_xyz):
     n_z, n_y, n_x = source_zyx.shape
     tile = np.empty((_TILE, n_z), np.uint8)
@@ -180,7 +214,7 @@ def _turn_bytes(source_zyx, out_xyz):
                     out_xyz[start + x, y, z] = tile[x, z]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _turn_words(source_zyx, out_xyz):
     """Turn blocks of 8 x 8 bytes; the words of the source hold 8 neighbours along x each."""
     n_z, n_y, n_words = source_zyx.shape
@@ -204,7 +238,7 @@ def _turn_words(source_zyx, out_xyz):
                     out_xyz[8 * start + x, y, z] = tile[x, z]
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@partial(compiled, inline="always")
 def _turn_block(rows, out):
     """Turn a matrix of 8 x 8 bytes, a row in each word: swap quarters, then quarters of these, then bytes."""
     a, b, c, d, e, f, g, h = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6], rows[7]
@@ -222,7 +256,7 @@ def _turn_block(rows, out):
     out[6], out[7] = _swap(g, h, 8, 0x00FF00FF00FF00FF)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@partial(compiled, inline="always")
 def _swap(low, high, n_bits, mask):
     """Exchange bits of `low` with those of `high` under the mask (H. S. Warren, Hacker's Delight, 7-3)."""
     moved = ((low >> np.uint64(n_bits)) ^ high) & np.uint64(mask)
