@@ -24,7 +24,7 @@ from conftest import PROJECT
 
 from synprep import pairing, preprocess
 from synprep._core import chunk, execution, files, record
-from synprep._core.errors import ChunkError, ClusterError, FailedChunksError
+from synprep._core.errors import ChunkError, ClusterError, FailedChunksError, OutputError
 from synprep.params import Extract, Preprocess
 
 distributed = pytest.importorskip("distributed")
@@ -240,13 +240,13 @@ def test_what_comes_late_is_done(near, after_work, write_pair, paths):
     assert run(Preprocess(**paths, scheduler=near)).counts["done"] == 1
 
 
-def test_a_run_ends_early_if_nothing_is_seen_here(near, after_work, write_pair, paths):
+def test_a_run_ends_early_if_nothing_is_seen_here(near, after_work, write_pair, paths, capfd):
     for number in range(30):
         write_pair(f"{number:02}")
-    looked = []
-    after_work(lambda entry, path: looked.append(path.unlink()))
+    after_work(lambda entry, path: path.unlink())
     with pytest.raises(FailedChunksError, match=r"the first 20 chunks all failed(.|\n)*not seen here"):
         run(Preprocess(**paths, scheduler=near))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("kind", ["em", "mask"])
@@ -280,6 +280,16 @@ def test_a_file_that_a_worker_cannot_read_is_an_error_that_names_it(near, write_
     expected = rf"1\.npy: on the worker \S+ \(.*\): file is missing: .*: is {em_path.parent} on a disk"
     assert re.search(expected, failures.pop("1"))
     assert failures == {}
+
+
+def test_a_disk_that_is_full_is_that_of_a_worker(near, monkeypatch, write_pair, paths):
+    def fail(*_):
+        raise OutputError("disk full")
+
+    write_pair("1")
+    monkeypatch.setattr(chunk.files, "save_array", fail)
+    with pytest.raises(OutputError, match=r"on the worker \S+ \(.*\): disk full"):
+        run(Preprocess(**paths, scheduler=near))
 
 
 def test_pairs_of_a_run_that_kills_workers_are_done_one_by_one():

@@ -36,6 +36,7 @@ _LOOK_SECONDS = 5  # without a result, before it is asked
 _SAY_SECONDS = 30  # between lines that say that there are no workers
 _CLOSE_SECONDS = 5
 _CLUSTER_IN_FLIGHT = 1000  # tasks are small: paths and parameters
+_LOGGERS = ("distributed.client", "distributed.batched", "distributed.core", "tornado.application")
 
 # What a cluster is asked to evaluate: not this package, whose absence would hang or kill a worker.
 _TASK = "__import__('pickle').loads(task)()"
@@ -214,13 +215,16 @@ def _opened(n_threads: int, scheduler: str, show: bool = True) -> Iterator["_Thr
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Dask's tracebacks of a lost connection out of what a person reads."""
-    logger = logging.getLogger("distributed.client")
-    was_disabled, logger.disabled = logger.disabled, True
+    """Keep tracebacks of a lost connection, or of tasks that are given up, out of what a person reads."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.disabled for logger in loggers]
     try:
+        for logger in loggers:
+            logger.disabled = True
         yield
     finally:
-        logger.disabled = was_disabled
+        for logger, was_disabled in zip(loggers, before, strict=True):
+            logger.disabled = was_disabled
 
 
 def _connect(scheduler: str) -> "Client":
@@ -325,7 +329,10 @@ def _attempt_there(function: Callable[[Any], Result], item: Any, version: str) -
     if version != synprep.__version__:
         found = f"worker {worker} has synprep {synprep.__version__}, and here is {version}"
         raise ClusterError(f"{found}: install the same version on all")
-    outcome = _attempt(function, item)
+    try:
+        outcome = _attempt(function, item)
+    except SynprepError as error:
+        raise type(error)(f"on the worker {worker}: {error}") from error
     if isinstance(outcome, list):
         return worker, [_seen_there(one, worker) for one in outcome]
     return worker, _seen_there(outcome, worker)
