@@ -82,9 +82,22 @@ def test_the_file_of_another_host_says_what_to_do(no_locks, tmp_path):
     no_locks.write_text("17\nelsewhere\n")
     with pytest.raises(LockedError, match=rf"process 17 on elsewhere; .* if it has died, delete {no_locks}"):
         record.locked(tmp_path).__enter__()
+    no_locks.write_text("")
+    with pytest.raises(LockedError, match=rf"that has just started; .* delete {no_locks}"):
+        record.locked(tmp_path).__enter__()
     no_locks.unlink()
     with record.locked(tmp_path):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_place_of_a_lock_is_not_waited_for(tmp_path):
+    (tmp_path / ".synprep").mkdir()
+    os.mkfifo(tmp_path / ".synprep" / "lock")
+    with record.read_locked(tmp_path):
+        pass
+    with pytest.raises(OutputError, match="cannot be written"):
+        record.locked(tmp_path).__enter__()
 
 
 def test_another_error_of_a_lock_is_about_the_folder(monkeypatch, tmp_path):
@@ -646,9 +659,7 @@ def test_small_files_that_are_damaged_are_as_none(tmp_path, content):
     (tmp_path / record.HIDDEN).mkdir()
     for name in ("owner.json", "merged.json", "preflight.json", "../run.json"):
         (tmp_path / record.HIDDEN / name).write_bytes(content)
-    assert record._owner(tmp_path / record.HIDDEN, tmp_path / "lock").startswith(
-        "a run that has just started"
-    )
+    assert record._owner(tmp_path / record.HIDDEN / "lock") == "a run that has just started"
     assert merge._own_names(tmp_path) == set()
     assert preflight.kept(tmp_path, "key") is None
     assert record.find_record(tmp_path) == {}

@@ -637,7 +637,7 @@ def _lock(hidden: Path) -> filelock.BaseFileLock:
         return filelock.FileLock(hidden / _LOCK)
     import fcntl
 
-    with open(hidden / _LOCK, "ab") as file:
+    with open(hidden / _LOCK, "ab", opener=_without_waiting) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -647,6 +647,11 @@ def _lock(hidden: Path) -> filelock.BaseFileLock:
                 raise
             return filelock.SoftFileLock(hidden / _SOFT_LOCK)
     return filelock.FileLock(hidden / _LOCK)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file, and a pipe in its place without waiting for what is at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 @contextmanager
@@ -659,7 +664,7 @@ def read_locked(folder: str | os.PathLike) -> Iterator[None]:
         try:
             import fcntl
 
-            file = stack.enter_context(open(Path(folder, HIDDEN, _LOCK), "rb"))
+            file = stack.enter_context(open(Path(folder, HIDDEN, _LOCK), "rb", opener=_without_waiting))
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LockedError(_busy(folder, Path(file.name))) from error
@@ -671,7 +676,8 @@ def read_locked(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def _busy(folder: str | os.PathLike, lock_path: Path) -> str:
-    return f"another run is writing to {folder}: {_owner(Path(folder, HIDDEN), lock_path)}"
+    advice = f", or, if it has died, delete {lock_path}" if lock_path.name == _SOFT_LOCK else ""
+    return f"another run is writing to {folder}: {_owner(lock_path)}; wait until it ends{advice}"
 
 
 def sign(folder: str | os.PathLike) -> None:
@@ -680,16 +686,15 @@ def sign(folder: str | os.PathLike) -> None:
     files.save_json(Path(folder, HIDDEN, _OWNER), owner)
 
 
-def _owner(hidden: Path, lock_path: Path) -> str:
-    """Who has a lock, and what to do."""
+def _owner(lock_path: Path) -> str:
     try:
         if lock_path.name == _SOFT_LOCK:
             process, host, *_ = lock_path.read_text().splitlines()
-            return f"process {process} on {host}; wait until it ends, or, if it has died, delete {lock_path}"
-        owner = files.read_json(hidden / _OWNER)
-        return f"process {owner['process']} on {owner['host']}, since {owner['since']}; wait until it ends"
+            return f"process {process} on {host}"
+        owner = files.read_json(lock_path.with_name(_OWNER))
+        return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
     except (OSError, ValueError, KeyError):
-        return "a run that has just started; wait until it ends"
+        return "a run that has just started"
 
 
 # How it was made
