@@ -142,9 +142,10 @@ def _read(path: str) -> _Source:
     if not lack and (folder / "sources.csv").exists():
         sources, lack = _companion(folder / "sources.csv", ["synapse_id"])
     if not lack:
-        record.check_sections(folder / "sections.csv", sections)
-        record.check_values(folder / "sources.csv", sources, SOURCES_COLUMNS, SOURCES_COLUMNS)
-    record.check_chunks(path, rows, META_COLUMNS if lack else ())
+        record.with_values(folder / "sections.csv", sections, SECTION_COLUMNS)
+        record.with_values(folder / "sources.csv", sources, SOURCES_COLUMNS, SOURCES_COLUMNS)
+    may_be_empty = META_COLUMNS if lack else ()
+    record.refuse_misfits(path, record.with_values(path, rows, META_COLUMNS, may_be_empty))
     record.refuse_cut(path, rows, None if lack else sections)
     _refuse_unfinished(path, rows, run_json)
     lack = lack.replace(str(folder), shown(folder))
@@ -187,16 +188,24 @@ def _refuse_unfinished(path: str, rows: pd.DataFrame, run_json: dict[str, Any]) 
     """Refuse a table that lacks chunks which preprocess has finished since it was written."""
     folder = Path(path).parent
     unlisted = {*record.unlisted_arrays(folder, rows["filename"])}
-    if not unlisted or "ended" not in run_json or not record.done_state(folder):
+    written_ns = _written_ns(folder, run_json)
+    if not unlisted or not written_ns:
         return
-    ended = datetime.fromisoformat(run_json["ended"]).timestamp() + 1  # it is rounded down
-    written_ns = min(files.state(folder / "run.json")[1], ended * 1e9)  # a copy may be younger
     done = [entry for entry in record.read_done(folder).values() if entry.row["filename"] in unlisted]
     late = [entry.synapse_id for entry in done if entry.output[1] > written_ns]
     if late:
         raise TableError(
             f"{path}: lacks {counted(len(late), 'finished chunk')} ({listed(late)}): {_UNFINISHED}"
         )
+
+
+def _written_ns(folder: Path, run_json: dict[str, Any]) -> float:
+    """When a run of preprocess has written its record; 0 if that is not known."""
+    try:
+        ended = datetime.fromisoformat(run_json["ended"]).timestamp() + 1  # it is rounded down
+    except (KeyError, TypeError, ValueError):
+        return 0
+    return min(ended * 1e9, (files.state(folder / "run.json") or [0, 0])[1])  # a copy may be younger
 
 
 def _removed(source: _Source) -> str:

@@ -449,8 +449,8 @@ WRONG_VALUES = [
     *(("meta.csv", "n_cutout_sections", value) for value in ("1.5", "-1", "", "True", "10", "NaN")),
     *(("meta.csv", "synapse_id", value) for value in ("7", "7.0", "8.6E+17", " 007", "NA", "")),
     ("meta.csv", "filename", ""),
-    *(("sections.csv", "mean", value) for value in ("nan", "-inf", "1,5", "-3")),
-    *(("sections.csv", "cutout_fraction", value) for value in ("", "0,5")),
+    *(("sections.csv", "mean", value) for value in ("nan", "-inf", "1,5", "-3", "256")),
+    *(("sections.csv", "cutout_fraction", value) for value in ("", "0,5", "1.5")),
     *(("sections.csv", "is_blanked", value) for value in ("TRUE", "1", "", "maybe")),
     *(("sections.csv", "z", value) for value in ("0.5", "-1", "")),
 ]

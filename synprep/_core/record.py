@@ -268,8 +268,8 @@ def load(proc_data_path: str | Path) -> Dataset:
     meta_path = Path(resolve(str(proc_data_path)))
     meta_path = meta_path / "meta.csv" if meta_path.is_dir() else meta_path
     folder = meta_path.parent
-    meta = _typed(meta_path, META_COLUMNS, check_chunks)
-    sections = _typed(folder / "sections.csv", SECTION_COLUMNS, check_sections)
+    meta, sections = _typed(meta_path, META_COLUMNS), _typed(folder / "sections.csv", SECTION_COLUMNS)
+    refuse_misfits(meta_path, meta)
     refuse_cut(meta_path, meta, sections)
     return Dataset(folder, meta, sections, read_record(folder)["parameters"])
 
@@ -338,57 +338,51 @@ _IS_RIGHT: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _typed(path: Path, columns: Mapping[str, str], check: Callable) -> pd.DataFrame:
+def _typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     """Read a table and give its columns their types."""
     table = read_table(path)
     text_table.indices(list(table), columns, path)
-    return table.assign(**check(path, table)).astype(dict(columns))
+    return with_values(path, table, columns).astype(dict(columns))
 
 
-def check_chunks(
-    path: str | os.PathLike, table: pd.DataFrame, may_be_empty: Collection[str] = ()
-) -> dict[str, pd.Series]:
-    """Values of a table of chunks by column, of those that it has; rows that fit no file are an error too."""
-    values = check_values(path, table, META_COLUMNS, may_be_empty)
-    n_cutout = values.get("n_cutout_sections", itertools.repeat(0))
-    for synapse_id, name, n_cut in zip(table["synapse_id"], table["filename"], n_cutout, strict=False):
-        if why := _misfit(synapse_id, name, n_cut):
-            raise TableError(f"{path}: {why}")
-    return values
-
-
-def check_sections(path: str | os.PathLike, table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Values of a table of sections by column; one without imaged pixels has no mean."""
-    return check_values(path, table, SECTION_COLUMNS, ("mean", "std"))
-
-
-def check_values(
-    path: str | os.PathLike, table: pd.DataFrame, columns: Mapping[str, str], may_be_empty: Collection[str]
-) -> dict[str, pd.Series]:
-    """Values by column of the numbers, true and false in a table of text; what is neither is an error."""
+def with_values(
+    path: str | os.PathLike,
+    table: pd.DataFrame,
+    columns: Mapping[str, str],
+    may_be_empty: Collection[str] = _MAY_LACK,
+) -> pd.DataFrame:
+    """Table of text with the values of the columns that it has; one that cannot be is an error."""
     dtypes = {name: dtype for name, dtype in columns.items() if name in table and dtype != "str"}
     values = {}
     for name, dtype in dtypes.items():
-        text, signed = table[name], columns is SOURCES_COLUMNS
-        values[name], is_right = _flags(text) if dtype == "bool" else _numbers(text, dtype, signed)
-        is_wrong = ~is_right & (text != "") if name in may_be_empty else ~is_right
+        values[name], is_right, what = _judged(table[name], dtype)
+        is_wrong = ~is_right & (table[name] != "") if name in may_be_empty else ~is_right
         if is_wrong.any():
             row = table.loc[is_wrong.idxmax()]
             held = f"{name} of {text_table.escaped(row['synapse_id'])} is {text_table.escaped(row[name])!r}"
-            what = "True or False" if dtype == "bool" else "a number" if dtype == "float64" else "a count"
             raise TableError(f"{path}: {held}, not {what}: was it cut off, or changed by another program?")
-    return values
+    return table.assign(**values)
 
 
-def _flags(text: pd.Series) -> tuple[pd.Series, pd.Series]:
-    return text == "True", text.isin(["True", "False"])
-
-
-def _numbers(text: pd.Series, dtype: str, signed: bool) -> tuple[pd.Series, pd.Series]:
-    """Numbers, and which of them are right: finite, whole where they are to be, and not below 0."""
+def _judged(text: pd.Series, dtype: str) -> tuple[pd.Series, pd.Series, str]:
+    """Values of a column of text, which of them are right, and what they are to be."""
+    if dtype == "bool":
+        return text == "True", text.isin(["True", "False"]), "True or False"
+    low, high = _range(text.name)
     values = pd.to_numeric(text, errors="coerce")
-    is_right = np.isfinite(values) if signed else np.isfinite(values) & (values >= 0)
-    return values, is_right & (values % 1 == 0) if dtype == "int64" else is_right
+    is_right, what = (low <= values) & (values <= high), "a number"
+    if dtype == "int64":
+        is_right, what = is_right & (values % 1 == 0), "a whole number"
+    ends = f" from {low} to {high}" if high < 256 else " from 0 up" if low == 0 else ""
+    return values, is_right, what + ends
+
+
+def refuse_misfits(path: str | os.PathLike, meta: pd.DataFrame) -> None:
+    """Refuse a table of chunks, with its values, with rows that cannot be of the files that they name."""
+    n_cutout = meta.get("n_cutout_sections", itertools.repeat(0))
+    for synapse_id, name, n_cut in zip(meta["synapse_id"], meta["filename"], n_cutout, strict=False):
+        if why := _misfit(synapse_id, name, n_cut):
+            raise TableError(f"{path}: {why}")
 
 
 def _misfit(synapse_id: str, name: str, n_cutout_sections: float) -> str:
@@ -522,8 +516,12 @@ def _fits(name: str, value: Any, dtype: str) -> bool:
         return dtype == "str" and value.encode() is not None
     if value is None:
         return name in _MAY_LACK
-    low, high = _RANGES.get(name.split("_")[0], (0, 2**62))
+    low, high = _range(name)
     return type(value) in _TYPES.get(dtype, ()) and low <= value <= high
+
+
+def _range(name: str) -> tuple[float, float]:
+    return _RANGES.get(name.split("_")[0], (0, 2**62))
 
 
 def _fits_row(row: dict[str, Any], columns: Mapping[str, str]) -> bool:
