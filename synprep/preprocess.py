@@ -214,7 +214,10 @@ def _source(parameters: Mapping[str, Any]) -> list[str | None]:
 
 def _listed_ids(p: Preprocess) -> set[str]:
     path = Path(p.proc_data_path, "meta.csv")
-    return {*record.read_table(path)["synapse_id"]} if path.exists() else set()
+    try:
+        return {*record.read_table(path)["synapse_id"]} if path.exists() else set()
+    except TableError as error:
+        raise TableError(f"{error}; if it is moved away, it is written again from what is done") from error
 
 
 def _done(pairs: Iterable[Pair], p: Preprocess | Extract) -> dict[str, Entry]:

@@ -417,6 +417,16 @@ class TestResume:
         assert self.done(p) == 1
         assert {name: (tmp_path / "processed" / name).read_bytes() for name in before} == before
 
+    def test_a_table_that_was_cut_is_written_again_once_it_is_gone(self, p, tmp_path):
+        path = tmp_path / "processed" / "meta.csv"
+        content = path.read_bytes()
+        path.write_bytes(content[:-20])
+        with pytest.raises(TableError, match=r"meta\.csv: line 4 has .*; if it is moved away, it is written"):
+            self.done(p)
+        path.unlink()
+        assert self.done(p) == 0
+        assert path.read_bytes() == content
+
     def test_new_chunks_only(self, p, write_pair):
         write_pair("4")
         assert self.done(p) == 1
