@@ -317,6 +317,7 @@ def test_other_ways_to_write_the_same(tmp_path, start, end, last):
         ('"=""007"""', "line 3: '=\"007\"': a spreadsheet's way to write text"),
         ("'007", "line 3: \"'007\": a spreadsheet's way to write text"),
         (" 007", "line 3: ' 007': with blanks around it"),
+        ("007\u200b", r"line 3: '007\\u200b': with blanks around it"),
         ("007\u00a0", r"line 3: '007\\xa0': with blanks around it"),
         ("0\0" + "07", r"line 3: '0\\x0007': with a NUL byte in it"),
         (",", "line 3: no synapse id"),

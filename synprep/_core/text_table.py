@@ -35,6 +35,7 @@ _OTHER_FORMATS = {
     b"version https://git-lfs": "is a Git LFS pointer: fetch the file with git lfs pull",
     b"<": "is a web page, not a table: was a login needed to download it?",
 }
+_INVISIBLE = "\u200b\u2060\ufeff"  # what pasting from a web page or a chat adds
 _NO_MARKS = bytes({*range(256)} - {*b",\n"})
 # What floating point makes of an id: 8.6469E+17, 9e+17, 864691135000000000.0; 12e4567 may be a hash.
 _FLOAT = re.compile(r"[+-]?[0-9]+([.,][0-9]*[eE][+-]?[0-9]+|[eE]\+[0-9]+|\.0*|,0)")
@@ -98,7 +99,7 @@ def changed(synapse_id: str) -> str:
         return f"a spreadsheet's way to write text: {EXPORT_AGAIN}"
     if "\0" in synapse_id:
         return "with a NUL byte in it: is the file damaged?"
-    if synapse_id != synapse_id.strip():
+    if synapse_id != synapse_id.strip().strip(_INVISIBLE):
         return "with blanks around it: take them out, since ids are compared exactly"
     return ""
 
