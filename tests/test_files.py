@@ -122,6 +122,12 @@ def test_json_holds_numpy_values_and_null_for_nan(tmp_path):
     }
 
 
+def test_names_that_are_no_text_come_back(tmp_path):
+    record = {"raw_em_data_path": "/data/caf\udce9"}
+    files.save_json(tmp_path / "r.json", record)
+    assert json.loads((tmp_path / "r.json").read_text("utf-8")) == record
+
+
 def test_move_aside_takes_the_next_free_number(tmp_path):
     assert files.move_aside(tmp_path / "meta.csv") is None
     for number in (1, 2):

@@ -174,7 +174,7 @@ def save_array(path: str | os.PathLike, array: np.ndarray, is_fortran: bool = Fa
 def save_json(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
     """Write a flat record as JSON; NaN becomes null."""
     text = json.dumps(plain(record), indent=1, allow_nan=False, ensure_ascii=False)
-    save_bytes(path, (text + "\n").encode())
+    save_bytes(path, (text + "\n").encode("utf-8", "backslashreplace"))  # bytes of names that are no text
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
