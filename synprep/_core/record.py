@@ -654,7 +654,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 @contextmanager
 def read_locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep runs that write out of a folder while it is read, where that can be done; nothing is written.
+    """Keep runs that write out of a folder while it is merged, where that can be done; nothing is written.
 
     Raises a LockedError if one is writing to it.
     """
@@ -692,7 +692,7 @@ def _owner(lock_path: Path) -> str:
         owner = files.read_json(lock_path.with_name(_OWNER))
         return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
     except (OSError, ValueError, KeyError):
-        return "a run that has just started"
+        return "a run that has just started, or a merge that reads it"
 
 
 # How it was made
