@@ -225,6 +225,20 @@ class TestRows:
         with pytest.raises(TableError, match="different values for 1 synapse id: a"):
             join(x=text_table(["a", "a"], v=["1", "2"]))
 
+    def test_of_many_conflicts_five_are_shown(self, join):
+        ids = [*"abcdefg"]
+        with pytest.raises(
+            TableError, match="different values for 7 synapse ids: a, b, c, d, e, f, g"
+        ) as error:
+            join(
+                x=text_table(ids, v=ids),
+                y=text_table(ids, v=ids[::-1]).iloc[:3],
+                z=text_table(ids, v=ids[1:] + ids[:1]),
+            )
+        lines = str(error.value).splitlines()
+        assert [line.split()[0] for line in lines[2:-2]] == [*"aaabbbcccddee"]
+        assert lines[-2:] == ["  and 2 more", "  set on_conflict to first or last to keep one row of each"]
+
     def test_another_file_name_is_a_conflict(self, join):
         with pytest.raises(TableError, match="different values for 1 synapse id: a"):
             join(x=text_table(["a"]), y=text_table(["a"]).assign(filename="a, done again.npy"))
