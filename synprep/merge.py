@@ -162,13 +162,26 @@ def _states(path: str) -> dict[str, list[int] | None]:
 
 
 def _run_json(folder: Path) -> tuple[dict[str, Any], str]:
-    """Record of a source, and why there is none."""
+    """Record of a source, and why there is none; one that is damaged is an error."""
     try:
         found = record.read_record(folder)
     except TableError as error:
+        if record.find_record(folder) or _is_damaged(folder / "run.json"):
+            raise
         return {}, str(error)
     lack = _lacking(found["parameters"], _MUST_AGREE, folder / "run.json")
     return ({}, lack) if lack else (found, "")
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a file is there and no JSON, as one that was cut off."""
+    try:
+        files.read_json(path)
+    except ValueError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _companion(path: Path, columns: Iterable[str]) -> tuple[pd.DataFrame, str]:

@@ -396,6 +396,19 @@ class TestSources:
             path.write_bytes(content)
         assert not folder.exists()
 
+    @pytest.mark.parametrize("end", [0, 100, -3])
+    def test_a_record_that_was_cut(self, run, folder, tables, end):
+        path = Path(tables[1]).with_name("run.json")
+        path.write_bytes(path.read_bytes()[:end])
+        with pytest.raises(TableError, match=r"two.processed.run\.json: not a run record"):
+            run()
+        assert not folder.exists()
+
+    def test_a_record_with_a_parameter_that_cannot_be(self, run, tables):
+        rewrite(Path(tables[1]).with_name("run.json"), '"voxel_size_xy_nm": 8.0', '"voxel_size_xy_nm": -8.0')
+        with pytest.raises(TableError, match=r"run\.json: voxel_size_xy_nm is -8\.0, which cannot be"):
+            run()
+
     def test_a_table_that_stands_alone_may_lack_values_but_not_hold_wrong_ones(self, join):
         table = text_table(["a"], pre_synaptic_volume=[""], note=["x"])
         assert join(x=table)[0]["pre_synaptic_volume"].tolist() == [""]
