@@ -154,6 +154,8 @@ def _walk(top: str, read: Callable[[str], str | None]) -> tuple[Ids, list[str]]:
         synapse_id = read(entry.name)
         if synapse_id is not None or not is_folder:
             ids[entry.path] = synapse_id
+        if synapse_id is None and not is_folder and entry.is_symlink():
+            _refuse_unreadable(entry.path)
     ours = {os.path.dirname(path) for path in hidden if os.path.basename(path) == HIDDEN}
     if ours:
         hidden = [path for path in hidden if os.path.dirname(path) not in ours]
@@ -199,10 +201,17 @@ def _is_hidden(name: str) -> bool:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
+    except OSError:  # a link, of which more is said where it is a chunk's
+        return False
+
+
+def _refuse_unreadable(link: str) -> None:
+    """Raise an error if a link, for all that is known, leads to a folder."""
+    try:
+        os.stat(link)
     except OSError as error:
-        if error.errno in _LEADS_NOWHERE:
-            return False
-        raise PairingError(f"{entry.path}: cannot be read: {error.strerror}") from error
+        if error.errno not in _LEADS_NOWHERE:
+            raise PairingError(f"{link}: cannot be read: {error.strerror}") from error
 
 
 def _is_link(entry: os.DirEntry) -> bool:

@@ -217,6 +217,25 @@ def test_a_folder_that_cannot_be_read_is_an_error(find, tmp_path, monkeypatch):
         find(["em/a\x1b/1.npy", "mask/1_mask.npy"])
 
 
+def test_a_link_that_cannot_be_followed(find, tmp_path, monkeypatch):
+    """It may lead to a folder of chunks; but if it has the name of a file, that chunk alone is concerned."""
+    (tmp_path / "em").mkdir()
+    (tmp_path / "em" / "2.npy").symlink_to("secret")
+    stat = os.stat
+
+    def refuse(path, *arguments, **more):
+        if os.path.islink(path):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *arguments, **more)
+
+    names = ["em/1.npy", "mask/1_mask.npy", "mask/2_mask.npy"]
+    monkeypatch.setattr(os, "stat", refuse)
+    assert ids(find(names)) == ["1", "2"]
+    (tmp_path / "em" / "more").symlink_to("secret")
+    with pytest.raises(PairingError, match="em/more: cannot be read: Permission denied"):
+        find(names)
+
+
 def test_what_a_run_has_left_is_not_passed_over(find):
     found = find(["em/1.npy", "em/run.json", "em/.synprep/record.jsonl", "mask/1_mask.npy"])
     assert ids(found) == ["1"]
