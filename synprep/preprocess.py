@@ -154,9 +154,8 @@ def _choose(found: Pairing, p: Preprocess | Extract) -> tuple[list[Pair], frozen
 
 def _asked_for(found: Pairing, wanted: frozenset[str] | None, p: Preprocess) -> Pairing:
     """What was found, without ids that were not asked for and without files of the run's own folder."""
-    own = os.path.join(p.proc_data_path, "")
     others = {
-        name: tuple(path for path in getattr(found, name) if not str(path).startswith(own))
+        name: tuple(path for path in getattr(found, name) if os.path.dirname(path) != p.proc_data_path)
         for name in ("passed_over", "hidden")
     }
     found = replace(found, **others)

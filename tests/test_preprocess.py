@@ -260,11 +260,11 @@ def test_of_files_in_no_pair_those_that_were_asked_for(strays, write_pair, paths
 def test_outputs_among_inputs_are_not_passed_over(write_pair, paths, tmp_path):
     write_pair("1")
     (tmp_path / "mask" / "notes.txt").touch()
-    for folder in (tmp_path / "mask" / "out", tmp_path / "mask"):
+    for folder, n_passed_over in ((tmp_path, 1), (tmp_path / "mask" / "out", 1), (tmp_path / "mask", 0)):
         p = Preprocess(**{**paths, "proc_data_path": str(folder)})
-        result = run(p)
+        assert run(p).counts.get("passed_over", 0) == n_passed_over
         before = snapshot(folder)
-        assert run(p).counts.get("passed_over") == result.counts.get("passed_over")
+        assert run(p).counts.get("passed_over", 0) == n_passed_over
         assert snapshot(folder) == before
 
 
