@@ -818,3 +818,9 @@ def test_pipes_in_place_of_files_are_not_waited_for(tmp_path):
         record.read_done(tmp_path)
     assert record.save_tables(tmp_path, {"meta.csv": b"a\n"}) == ([], True)
     assert (tmp_path / "meta.csv").read_bytes() == b"a\n"
+
+
+def test_a_folder_without_a_data_set_says_what_to_run(tmp_path):
+    for path in (tmp_path, tmp_path / "meta.csv"):
+        with pytest.raises(TableError, match=r"meta\.csv: .* run preprocess with this proc_data_path first"):
+            record.load(path)

@@ -268,6 +268,8 @@ def load(proc_data_path: str | Path) -> Dataset:
     meta_path = Path(resolve(str(proc_data_path)))
     meta_path = meta_path / "meta.csv" if meta_path.is_dir() else meta_path
     folder = meta_path.parent
+    if not os.path.exists(meta_path):
+        raise TableError(f"{meta_path}: is missing: run preprocess with this proc_data_path first")
     meta, sections = _typed(meta_path, META_COLUMNS), _typed(folder / "sections.csv", SECTION_COLUMNS)
     refuse_misfits(meta_path, meta)
     refuse_cut(meta_path, meta, sections)
