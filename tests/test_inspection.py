@@ -157,6 +157,9 @@ def test_loaded_synapses_do_not_share_memory_and_bad_files_are_named(raw):
     synapses, failures = inspection.load_synapses(data, ["007", "8"])
     assert [one.synapse_id for one in synapses] == ["8"]
     assert "not an npy file" in failures["007"]
+    (data.folder / data.meta["filename"][0]).unlink()
+    _, failures = inspection.load_synapses(data, ["007"])
+    assert failures["007"].endswith("a tensor is made again by preprocess")
 
 
 def test_arrays_that_are_no_tensors_are_named(raw):

@@ -78,7 +78,8 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ChunkError("file is missing", "it was there or is a link that leads nowhere", path) from error
+        why = "it was there or is a link that leads nowhere; a tensor is made again by preprocess"
+        raise ChunkError("file is missing", why, path) from error
     except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
         raise ChunkError("file cannot be read", getattr(error, "strerror", "") or str(error), path) from error
     except MemoryError as error:
