@@ -303,8 +303,18 @@ def _nothing_pairs(sources: Chunks, em_ids: Ids, mask_ids: Ids, pairing: Pairing
     if pairing.hidden:
         names = listed((path.name for path in pairing.hidden), 3)
         lines.append(f"  {counted(len(pairing.hidden), 'hidden name')} passed over: {names}")
+    if sources.raw_mask_data_path and (n_pairs := _n_exchanged(sources, em_ids, mask_ids)):
+        folders = "raw_em_data_path and raw_mask_data_path seem to be exchanged"
+        lines.append(f"  {folders}: {counted(n_pairs, 'pair')} the other way round")
     names = "raw_em_data_path, raw_mask_data_path, em_filename_pattern, mask_filename_pattern"
     return "\n".join([*lines, f"  change one of {names}"])
+
+
+def _n_exchanged(sources: Chunks, em_files: Iterable[str], mask_files: Iterable[str]) -> int:
+    """How many ids would pair if each folder were the other one."""
+    em = {_em_id(os.path.basename(path), sources) for path in mask_files}
+    mask = {read_id(os.path.basename(path), sources.mask_filename_pattern) for path in em_files}
+    return len((em & mask) - {None})
 
 
 def select(

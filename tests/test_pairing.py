@@ -133,6 +133,14 @@ def test_without_mask_folder_every_em_file_is_surveyed(find):
     assert not found.em_only
 
 
+def test_folders_that_are_exchanged_are_called_so(find):
+    with pytest.raises(PairingError, match="seem to be exchanged: 2 pairs the other way round"):
+        find(["mask/1.npy", "em/1_mask.npy", "mask/2.npy", "em/2_mask.npy", "em/3_mask.npy"])
+    with pytest.raises(PairingError) as caught:
+        find(["one/1.npy", "two/2_mask.npy"], em="one", mask="two")
+    assert "exchanged" not in str(caught.value)
+
+
 def test_nothing_pairs_says_what_was_read_and_what_to_change(find):
     with pytest.raises(PairingError) as caught:
         find(["em/raw_1.npy", "em/raw_2.npy", "mask/1_mask.npy", "mask/2_mask.npy", "mask/3_mask.npy"])
