@@ -96,6 +96,8 @@ _FREE_NAME = (
     "must not be named as one of the files beside it",
 )
 
+_RAW_FOLDERS = ("raw_em_data_path", "raw_mask_data_path")
+
 # What is assigned in there is not assigned by a cell.
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp)
 _SCOPES += (ast.DictComp, ast.GeneratorExp)
@@ -451,7 +453,7 @@ def _make(
     values = {name: _plain(passed.get(name, getattr(default, name))) for name in own}
     problems += _value_problems(record_type, values)
     problems += _missing_inputs(record_type, values, {resolve(path) for path in will_be_made})
-    _raise_problems(problems)
+    _raise_problems(problems or _half_demonstration(default, values))
     return record_type(**values), sorted(name for name in passed if name in known and name not in own)
 
 
@@ -718,7 +720,7 @@ def _number_hint(text: str) -> str:
 def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
     """What is wrong with values that are right one by one."""
     problems = []
-    em, mask = (resolve(values.get(name, "")) for name in ("raw_em_data_path", "raw_mask_data_path"))
+    em, mask = (resolve(values.get(name, "")) for name in _RAW_FOLDERS)
     if values.get("volumes"):
         found = volume_settings.find_problems(values["volumes"], SimpleNamespace(**values))
         return [f"volumes: {problem}" for problem in found]
@@ -735,6 +737,15 @@ def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> lis
     if resolve(values.get("merged_meta_path", "")) in [resolve(path) for path in values.get("meta_list", [])]:
         problems.append("merged_meta_path must not be one of the tables of meta_list")
     return problems
+
+
+def _half_demonstration(default: Record, values: Mapping[str, Any]) -> list[str]:
+    """Find one raw folder that is the demonstration's beside one that is not: a key that was forgotten."""
+    if not isinstance(default, Chunks) or values["volumes"] or not values["raw_mask_data_path"]:
+        return []
+    own = [name for name in _RAW_FOLDERS if resolve(values[name]) != getattr(default, name)]
+    left = [name for name in _RAW_FOLDERS if name not in own]
+    return [f"{left[0]} is the demonstration's, but {own[0]} is not: set both"] if own and left else []
 
 
 def _missing_inputs(

@@ -190,6 +190,23 @@ def test_equal_patterns_need_folders_apart(tmp_path):
     params.Preprocess(raw_em_data_path="a", raw_mask_data_path="b", mask_filename_pattern=pattern)
 
 
+@pytest.mark.parametrize("record_type", [r for r in params.RECORDS if issubclass(r, params.Chunks)])
+def test_one_raw_folder_alone_is_not_the_demonstration_s(record_type, tmp_path):
+    names = ("raw_em_data_path", "raw_mask_data_path")
+    for own, left in (names, names[::-1]):
+        for also in ({}, {left: getattr(record_type(), left)}):
+            assert problems(record_type, **{own: str(tmp_path)}, **also) == [
+                f"{left} is the demonstration's, but {own} is not: set both"
+            ]
+    both = dict.fromkeys(names, str(tmp_path))
+    volumes = {**CHANGED["volumes"], "synapse_table": __file__}
+    for given in ({}, both, {**both, names[0]: "data/demo/em", "volumes": volumes}):
+        params.from_mapping(record_type, given, MADE)
+    if record_type not in (params.Preprocess, params.InspectRaw):
+        for em in ("data/demo/em", str(tmp_path)):
+            params.from_mapping(record_type, {names[0]: em, names[1]: ""}, MADE)
+
+
 def test_names_of_other_notebooks_are_passed_over():
     record, passed_over = params.from_mapping(
         params.Preprocess, {"n_bins": 5, "meta_list": [], "max_chunks": 2}, MADE
