@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -506,6 +506,17 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
         return _finish(plan, p, entries, failed, aside, started)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say what an interrupt means; it still stops everything."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command, or Run All, goes on", flush=True)
+        raise
+
+
+@_interruptible()
 def _do(plan: Plan, p: Preprocess | Extract, show_progress: bool) -> tuple[dict[str, Entry], list[Problem]]:
     """Do what is to be done, and record each chunk when it is; return what is finished, and what failed."""
     entries, failed = dict(plan.done), []

@@ -505,6 +505,23 @@ class TestResume:
         assert not left_over.exists()
 
 
+def test_an_interrupted_run_says_that_the_same_command_goes_on(write_pair, paths, monkeypatch, capsys):
+    for synapse_id in ("1", "2"):
+        write_pair(synapse_id)
+
+    def stop(folder, entry):
+        append_done(folder, entry)
+        raise KeyboardInterrupt
+
+    append_done = record.append_done
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(record, "append_done", stop)
+        run(Preprocess(**paths))
+    said = "interrupted: what is finished is kept; the same command, or Run All, goes on\n"
+    assert capsys.readouterr().out == said
+    assert run(Preprocess(**paths)).counts["skipped"] == 1
+
+
 class TestPreviousTable:
     """No meta.csv describes other arrays than those beside it."""
 
