@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections import Counter, defaultdict
@@ -66,6 +67,7 @@ _UNPAIRED = {  # what a pairing holds besides pairs, in words
 _N_FIRST = 8  # chunks are looked at before a run
 _N_LABEL_VALUES = 16  # are more than masks have, and fewer than EM has
 _EXCHANGED = "raw_em_data_path and raw_mask_data_path seem to be exchanged"
+_SECTION_BYTES = 500  # in memory for the numbers of one section, and their text
 _N_THREADS = 8  # that wait for headers; reading them is all waiting
 
 
@@ -214,7 +216,7 @@ def _source(parameters: Mapping[str, Any]) -> list[str | None]:
 def _listed_ids(p: Preprocess) -> set[str]:
     path = Path(p.proc_data_path, "meta.csv")
     try:
-        return {*record.read_table(path)["synapse_id"]} if path.exists() else set()
+        return {*record.read_table(path)["synapse_id"]} if os.path.exists(path) else set()
     except TableError as error:
         raise TableError(f"{error}; if it is moved away, it is written again from what is done") from error
 
@@ -298,23 +300,41 @@ def _preflight(
     pairs: Sequence[Pair], p: Preprocess, show_progress: bool
 ) -> tuple[list[Pair], list[Problem], int]:
     """Check headers: pairs that can be done, why others cannot, and how many bytes will be written."""
-    checked = execution.attempt_all(_check, pairs, "Checking headers", show_progress, _N_THREADS)
-    todo, unusable, n_bytes = [], [], 0
-    for pair, shape_xyz in sorted(checked, key=lambda outcome: outcome[0].synapse_id):
-        if isinstance(shape_xyz, ChunkError):
-            unusable.append(pair.locate(problems.of_error(shape_xyz), "preflight"))
+    limits = {"longest": files.longest_name(p.proc_data_path), "memory": files.memory_bytes()}
+    check = partial(_check, p=p, **(limits if not p.scheduler else limits | {"memory": math.inf}))
+    checked = execution.attempt_all(check, pairs, "Checking headers", show_progress, _N_THREADS)
+    n_bytes, unusable, free = {}, [], files.free_bytes(p.proc_data_path)
+    for pair, outcome in sorted(checked, key=lambda outcome: outcome[0].synapse_id):
+        if isinstance(outcome, ChunkError):
+            unusable.append(pair.locate(problems.of_error(outcome), "preflight"))
         else:
-            todo.append(pair)
-            n_bytes += _n_output_bytes(shape_xyz, p)
-    return todo, unusable, n_bytes
+            n_bytes[pair] = outcome
+    if any(n <= free for n in n_bytes.values()):  # else the disk is full, whatever the pairs are
+        for pair in [pair for pair, n in n_bytes.items() if n > free]:
+            found = f"{n_bytes.pop(pair) / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+            unusable.append(
+                pair.locate(Problem(kind="tensor does not fit on the disk", detail=found), "preflight")
+            )
+    return [*n_bytes], unusable, sum(n_bytes.values())
 
 
-def _check(pair: Pair) -> tuple[int, int, int]:
-    """Check a pair's id and headers; return its shape."""
+def _check(pair: Pair, p: Preprocess, longest: int, memory: float) -> int:
+    """Check a pair's id and headers, and that it can be held; return how many bytes will be written."""
     if {"/", "\\"} & {*pair.synapse_id}:
         raise ChunkError("synapse id would leave the output folder", pair.synapse_id)
     with pair.open() as raw:
-        return raw.shape
+        shape_cxyz, start, stop = _output_shape(raw.shape, p), *_bounds(raw.shape, p)
+        read = [
+            (one.header, stop - start if one.header.is_fortran else raw.shape[2])
+            for one in (raw.em, raw.mask)
+        ]
+    files.refuse_name(record.filename(pair.synapse_id, shape_cxyz), longest)
+    n_input = max(prod(raw.shape[:2]) * depth * header.dtype.itemsize for header, depth in read)
+    n_needed = n_input + prod(shape_cxyz) + (stop - start) * _SECTION_BYTES
+    if n_needed > memory:
+        found = f"{n_needed / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB"
+        raise ChunkError("pair does not fit into memory", found)
+    return 128 + prod(shape_cxyz)
 
 
 @dataclass(frozen=True)
@@ -410,10 +430,10 @@ def _bounds(shape_xyz: tuple[int, int, int], p: Preprocess) -> tuple[int, int]:
     return arrays.crop_bounds(shape_xyz[2], p.axial_to_sagittal_spacing, p.n_sections)
 
 
-def _n_output_bytes(shape_xyz: tuple[int, int, int], p: Preprocess) -> int:
+def _output_shape(shape_xyz: tuple[int, int, int], p: Preprocess) -> tuple[int, int, int, int]:
     start, stop = _bounds(shape_xyz, p)
     n_channels = len(p.output_channel_desc) + 1 if p.cut_intensity_with_seg_masks else 2
-    return 128 + n_channels * prod(shape_xyz[:2]) * (stop - start)
+    return n_channels, *shape_xyz[:2], stop - start
 
 
 def _say_what_is_missing(found: Pairing, wanted: frozenset[str] | None) -> None:
@@ -837,6 +857,7 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
     started, folder = record.now(), _folder(p)
     pairs, wanted = _choose(found, p)
     usable, refused = _usable(found, pairs)
+    usable, unnamed = _named(usable, p)
     _say_what_is_missing(found, wanted)
     with record.locked(folder):
         _refuse_foreign(p)
@@ -844,12 +865,24 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
         todo = tuple(pair for pair in usable if pair.synapse_id not in done)
         n_voxels = prod(todo[0].volumes.chunk_shape) if todo else 0
         files.refuse_full_disk(folder, 2 * len(todo) * (128 + n_voxels))
-        plan = Plan(tuple(pairs), done, todo, tuple(refused), None)
+        plan = Plan(tuple(pairs), done, todo, (*refused, *unnamed), None)
         if todo:
             record.sign(folder)
             _tidy(p)
         entries, failed = _do(plan, p, show_progress)
         return _finish_extracting(plan, p, entries, failed, started)
+
+
+def _named(pairs: Iterable[Pair], p: Extract) -> tuple[list[Pair], list[Problem]]:
+    """Pairs whose ids make names of files, and why the others do not."""
+    named, problems_found, longest = [], [], files.longest_name(_folder(p))
+    for pair in pairs:
+        try:
+            files.refuse_name(_extracted_paths(pair.synapse_id, p)[1].name, longest)
+            named.append(pair)
+        except ChunkError as error:
+            problems_found.append(pair.locate(problems.of_error(error), "preflight"))
+    return named, problems_found
 
 
 def _refuse_foreign(p: Extract) -> None:

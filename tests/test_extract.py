@@ -95,6 +95,19 @@ def test_raw_pairs_are_whole_chunks_in_fortran_order(extracted, tmp_path):
     ]
 
 
+def test_an_id_that_makes_no_file_name_is_left_out(here, tmp_path):
+    table = (here / "data" / "volumes" / "synapses.csv").read_text()
+    (tmp_path / "s.csv").write_text(table.replace("0001007", "7" * 247))
+    paths = {f"raw_{kind}_data_path": str(tmp_path / kind) for kind in ("em", "mask")}
+    ids = tmp_path / "ids.csv"
+    ids.write_text(f"synapse_id\n1000348\n{'7' * 247}\n")
+    given = volumes(synapse_table=str(tmp_path / "s.csv"), chunk_shape=[8, 8, 8])
+    result = extract(Extract(**paths, volumes=given, synapse_ids_path=str(ids)))
+    assert list(result.sources["synapse_id"]) == ["1000348"]
+    (said,) = result.failures.values()
+    assert said.endswith("has 256 bytes, 255 are allowed")
+
+
 def test_sources_say_where_each_chunk_is_from(processed, tmp_path):
     sources = pd.read_csv(tmp_path / "processed" / "sources.csv", dtype=str, keep_default_na=False)
     assert list(sources) == list(record.SOURCES_COLUMNS)

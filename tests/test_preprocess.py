@@ -1,4 +1,6 @@
+import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -732,6 +734,100 @@ class TestFirstChunks:
         em_xyz = np.arange(600, dtype=np.uint16).reshape(6, 5, 20)
         write_pair("1", em_xyz=em_xyz)
         assert list(run(Preprocess(**paths)).failures) == ["1"]
+
+
+class TestWhatCannotBeHeld:
+    """One chunk whose name, tensor or input cannot be held here is left out, and the others are done."""
+
+    def alone(self, paths, synapse_id, stage="preflight", **values):
+        """What is said of the one chunk that is left out."""
+        result = run(Preprocess(**paths, **values))
+        assert list(result.meta["synapse_id"]) == ["1"]
+        (one,) = result.problems
+        assert (one.synapse_id, one.stage) == (synapse_id, stage)
+        return one.text
+
+    @pytest.mark.parametrize("synapse_id", ["x" * 244, "é" * 122])
+    def test_a_name_that_is_too_long(self, write_pair, paths, synapse_id):
+        write_pair("1")
+        write_pair(synapse_id)
+        said = self.alone(paths, synapse_id)
+        assert said == (
+            f"synapse id makes no name that a file can have here: {synapse_id[:20]}... has 257 bytes, "
+            "255 are allowed"
+        )
+
+    def test_a_file_system_with_shorter_names(self, write_pair, paths, monkeypatch):
+        write_pair("1")
+        write_pair("x" * 20)
+        monkeypatch.setattr(os, "pathconf", lambda path, name: 32)
+        assert self.alone(paths, "x" * 20).endswith("has 33 bytes, 32 are allowed")
+
+    @pytest.mark.parametrize("unknown", [-1, OSError, ValueError])
+    def test_a_limit_that_is_not_known(self, write_pair, paths, monkeypatch, unknown):
+        def pathconf(path, name):
+            if unknown == -1:
+                return -1
+            raise unknown
+
+        monkeypatch.setattr(os, "pathconf", pathconf)
+        write_pair("1")
+        assert run(Preprocess(**paths)).counts["done"] == 1
+
+    @pytest.mark.parametrize("synapse_id", ["a:b", "con.1", "NUL.", "what?"])
+    def test_names_that_windows_refuses(self, write_pair, paths, monkeypatch, synapse_id):
+        write_pair("1")
+        write_pair(synapse_id)
+        assert run(Preprocess(**paths)).counts["done"] == 2
+        monkeypatch.setattr(files, "_IS_WINDOWS", True)
+        assert self.alone(paths, synapse_id, resume=False).endswith("is none on Windows")
+
+    @pytest.mark.parametrize("code", [errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG])
+    def test_names_that_only_the_file_system_refuses(self, write_pair, paths, tmp_path, monkeypatch, code):
+        def replace(source, target):
+            if "a:b" in str(target):
+                raise OSError(code, os.strerror(code))
+            rename(source, target)
+
+        rename = os.replace
+        monkeypatch.setattr(os, "replace", replace)
+        write_pair("1")
+        write_pair("a:b")
+        said = self.alone(paths, "a:b", "processing")
+        assert said.startswith("synapse id makes no name that a file can have here: a:b__2_6_5_5.npy: ")
+        assert names(tmp_path / "processed") == ["1__2_6_5_5.npy", *TABLES]
+
+    def test_a_tensor_that_is_larger_than_the_disk(self, write_pair, paths, tmp_path, monkeypatch):
+        write_pair("1")
+        write_pair("2", em_xyz=np.ones((6, 6, 20), np.uint8))
+        usage = type("Usage", (), {"free": 2 * 6 * 5 * 5 + 128})
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: usage)
+        assert self.alone(paths, "2") == "tensor does not fit on the disk: 0.00 GB, 0.00 GB are free"
+
+    def test_a_pair_that_is_larger_than_the_memory(self, write_pair, paths, monkeypatch):
+        write_pair("1")
+        write_pair("2", em_xyz=np.ones((6, 6, 20), np.uint8))
+        monkeypatch.setattr(files, "memory_bytes", lambda: 6 * 5 * (20 + 2 * 5) + 5 * 500)
+        assert self.alone(paths, "2") == "pair does not fit into memory: 0.0 GB, this machine has 0.0 GB"
+
+    @pytest.mark.parametrize("is_fortran", [False, True])
+    def test_four_terabytes(self, write_pair, paths, tmp_path, is_fortran):
+        write_pair("1")
+        shape = (2048, 2048, 1_000_000)
+        header = {"descr": "|u1", "fortran_order": is_fortran, "shape": shape}
+        for name in ("em/2.npy", "mask/2_mask.npy"):
+            with open(tmp_path / name, "wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                try:
+                    file.truncate(file.tell() + math.prod(shape))
+                except OSError:
+                    pytest.skip("files of this size cannot be made here")
+        assert self.alone(paths, "2").startswith("pair does not fit into memory: ")
+
+    def test_a_folder_whose_name_is_too_long(self, write_pair, paths, tmp_path):
+        write_pair("1")
+        with pytest.raises(OutputError, match="File name too long"):
+            run(Preprocess(**paths | {"proc_data_path": f"{tmp_path}/{'x' * 300}"}))
 
 
 class TestLock:

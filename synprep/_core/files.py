@@ -24,6 +24,10 @@ import numpy as np
 from synprep._core.errors import ChunkError, OutputError
 
 _BLOCK_BYTES = 4 << 20
+_NO_NAME = "synapse id makes no name that a file can have here"
+_NAME_ERRORS = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG)
+_IS_WINDOWS = os.name == "nt"
+_NOT_ON_WINDOWS = re.compile(r'^(con|prn|aux|nul|com\d|lpt\d)\.|[<>:"|?*]|[. ]$', re.IGNORECASE)
 _DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 # A pipe that took the file's name a moment ago is not waited for.
 _READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_BINARY"))
@@ -65,6 +69,10 @@ def _rename(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
     except PermissionError as error:
         raise OutputError(f"{path}: is in use by another program; the new file is {temporary}") from error
+    except OSError as error:
+        if error.errno in _NAME_ERRORS:
+            raise ChunkError(_NO_NAME, error.strerror, path) from error
+        raise
 
 
 def _remove_quietly(temporary: Path) -> None:
@@ -119,16 +127,46 @@ def identity(path: str | os.PathLike | int) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
+def free_bytes(folder: str | os.PathLike) -> int:
+    """What is free where a folder is or will be."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def memory_bytes() -> float:
+    """Memory of this machine; infinite where it cannot be known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return math.inf
+
+
+def longest_name(folder: str | os.PathLike) -> int:
+    """How many bytes a file name may have where a folder is or will be."""
+    try:
+        return os.pathconf(_existing(folder), "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 255
+
+
+def refuse_name(name: str, longest: int) -> None:
+    """Raise a ChunkError if no file can have a name that was made of a synapse id."""
+    n_bytes = len(name.encode("utf-8", "replace"))
+    if n_bytes > longest > 0:
+        raise ChunkError(_NO_NAME, f"{name[:20]}... has {n_bytes} bytes, {longest} are allowed")
+    if _IS_WINDOWS and _NOT_ON_WINDOWS.search(name):
+        raise ChunkError(_NO_NAME, f"{name} is none on Windows")
+
+
 def refuse_full_disk(folder: str | os.PathLike, n_bytes: int) -> None:
     """Raise an error if less is free where a folder is or will be than is to be written."""
-    free = shutil.disk_usage(_existing(folder)).free
+    free = free_bytes(folder)
     if n_bytes > free:
         needed = f"the run will write {n_bytes / 1e9:.2f} GB and only {free / 1e9:.2f} GB are free"
         raise OutputError(f"{folder}: {needed}")
 
 
 def _existing(folder: str | os.PathLike) -> Path:
-    return next(path for path in (Path(folder), *Path(folder).parents) if path.is_dir())
+    return next(path for path in (Path(folder), *Path(folder).parents) if os.path.isdir(path))
 
 
 def clean_up(*folders: str | os.PathLike) -> None:
