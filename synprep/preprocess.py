@@ -784,11 +784,12 @@ def _save_run_json(p: Preprocess | Extract, run_json: dict[str, Any], is_changed
 def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
     """Whether `run.json` is there and says the same; an older version knew fewer parameters and counts."""
     before, now = record.lasting(record.find_record(_folder(p))), record.lasting(run_json)
-    unknown = {"parameters": files.plain(asdict(type(p)())), "counts": now["counts"] | {"finished": None}}
-    for name, usual in unknown.items():
+    usual = {"parameters": files.plain(asdict(type(p)())), "counts": now["counts"] | {"finished": None}}
+    for name, values in usual.items():
         found = before.get(name)
-        known = usual | found if isinstance(found, dict) else {}
-        before[name] = {key: known.get(key) for key in now[name]}
+        before[name] = values | found if isinstance(found, dict) else None
+    if before["parameters"]:  # and others that this one does not know
+        before["parameters"] = {key: before["parameters"][key] for key in now["parameters"]}
     return json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)  # false is not 0
 
 

@@ -744,6 +744,7 @@ def test_a_corrected_voxel_size_counts(processed):
         (("counts", "done"), 1),
         (("counts", "failed"), "many"),
         (("counts", "done"), "many"),
+        (("counts", "em_only"), 3),
         (("counts",), 3),
         (("counts",), None),
         (("parameters", "max_failures"), 9),
