@@ -620,6 +620,12 @@ NOT_CHUNKS = {
     "fraction out of range": changed("sections", "cutout_fraction", to=[0, 1, 1.5]),
     "fraction is null": changed("sections", "cutout_fraction", to=[0, 1, None]),
     "blanked is a number": changed("sections", "is_blanked", to=[1, 1, 1]),
+    "empty sections are a mapping": json.dumps(
+        without_check(LINES["raw"])
+        | {"sections": {name: {} for name in ("cutout_fraction", "mean", "std", "is_blanked")}}
+    ).encode(),
+    "warnings are a text": changed("warnings", to=""),
+    "labels are a text": changed("warnings", to=[["no cleft voxel", "", ""]]),
     "warnings are a number": changed("warnings", to=3),
     "warning is short": changed("warnings", to=[["no cleft voxel"]]),
     "warning is a number": changed("warnings", to=[[1, None, ""]]),

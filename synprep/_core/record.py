@@ -502,6 +502,7 @@ def _entry(
     """Finished chunk from the values of a line; an error if they cannot be those of one."""
     _require(_fits("key", key, "str") and _is_state(inputs) and _is_state(output))
     columns = dict(list(SECTION_COLUMNS.items())[2:])
+    _require(all(type(one) is list for one in (warnings, *sections.values())))
     _require(sections.keys() == columns.keys() and len({*map(len, sections.values())}) == 1)
     _require(all(_fits(name, value, columns[name]) for name in columns for value in sections[name]))
     _require(_fits_row(row, dict(list(META_COLUMNS.items())[: len(row)])) and _is_of(row, **sections))
@@ -551,7 +552,8 @@ def _warning(recorded: list | str) -> Problem:
     if not isinstance(recorded, str):
         kind, labels, detail = recorded
         _require(_fits("kind", kind, "str") and _fits("detail", detail, "str"))
-        _require(labels is None or all(_fits("label", label, "int64") for label in labels))
+        _require(labels is None or type(labels) is list)
+        _require(all(_fits("label", label, "int64") for label in labels or ()))
         return problems.warning(kind, labels, detail)
     _require(_fits("kind", recorded, "str"))
     kind, _, found = recorded.removesuffix(")").partition(" (labels found: ")
