@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,3 +164,57 @@ def test_the_last_file_that_was_kept(tmp_path):
     for name in ("meta.csv", "meta.1.csv", "meta.2.csv", "meta.4.csv"):
         (tmp_path / name).touch()
     assert files.last_aside(tmp_path / "meta.csv") == tmp_path / "meta.2.csv"
+
+
+def test_folders_are_made_and_a_full_disk_leaves_nothing(tmp_path):
+    path = tmp_path / "a" / "b" / "c.txt"
+    with pytest.raises(OutputError, match=r"c\.txt: cannot be written: no space$"), files.replacing(path):
+        raise OSError(28, "no space")
+    with pytest.raises(OutputError, match=r"c\.txt: cannot be written: nobody knows$"), files.replacing(path):
+        raise OSError("nobody knows")
+    assert list(path.parent.iterdir()) == []
+
+
+def test_an_input_that_cannot_be_read_is_named(tmp_path):
+    for error, reason in ((OSError(5, "bad disk"), "bad disk"), (OSError("nobody knows"), "nobody knows")):
+        with pytest.raises(ChunkError, match=f"x: file cannot be read: {reason}$"), files.reading("x"):
+            raise error
+
+
+def test_a_disk_that_is_too_small_is_said_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_500_000_000))
+    files.refuse_full_disk(tmp_path / "new", 1_500_000_000)
+    message = "new: the run will write 2.25 GB and only 1.50 GB are free$"
+    with pytest.raises(OutputError, match=message):
+        files.refuse_full_disk(tmp_path / "new", 2_250_000_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(b"", ValueError), (b"[]", ValueError), (b"[" * 100_000, ValueError), (None, FileNotFoundError)],
+)
+def test_json_that_is_no_mapping_is_an_error(tmp_path, content, error):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(error):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_json_is_read_back(tmp_path):
+    files.save_json(tmp_path / "a.json", {"ü": [1, None]})
+    assert files.read_json(tmp_path / "a.json") == {"ü": [1, None]}
+
+
+def test_a_hard_link_that_cannot_be_is_one_error(tmp_path):
+    with pytest.raises(OutputError, match=r"b: cannot be a hard link to .*a: No such file.*set link_mode to"):
+        files.link_file(tmp_path / "a", tmp_path / "b")
+
+
+def test_folders_are_flushed_after_each_change_of_names(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(files, "sync_folder", flushed.append)
+    files.save_bytes(tmp_path / "meta.csv", b"")
+    files.move_aside(tmp_path / "meta.csv")
+    files.rename(tmp_path / "meta.1.csv", tmp_path / "meta.csv")
+    files.remove(tmp_path / "meta.csv")
+    assert flushed == [tmp_path] * 4
