@@ -533,6 +533,17 @@ def test_whole_lines_are_read_with_and_without_a_check_sum(tmp_path):
         assert {synapse_id: record._line(entry) for synapse_id, entry in found.items()} == LINES
 
 
+def test_lines_without_a_check_sum_stay_as_they_are(tmp_path):
+    old = b"".join(json.dumps(without_check(line)).encode() + b"\n" for line in LINES.values())
+    assert list(read_lines(tmp_path, old)) == list(LINES)
+    record.tidy_done(tmp_path)
+    assert (tmp_path / record.HIDDEN / "record.jsonl").read_bytes() == old
+    first, second = old.splitlines(keepends=True)[:2]
+    read_lines(tmp_path, first + second + first[:-9] + b"\n" + LINES["NA"])
+    record.tidy_done(tmp_path)
+    assert (tmp_path / record.HIDDEN / "record.jsonl").read_bytes() == first + LINES["NA"]
+
+
 def damaged(line, other, rng):
     """A line after one of the accidents that happen to files."""
     start, stop = sorted(rng.integers(0, len(line), 2).tolist())
@@ -663,6 +674,9 @@ def test_a_record_that_cannot_be_read_is_one_error(tmp_path):
     (tmp_path / record.HIDDEN / "record.jsonl").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"record\.jsonl: cannot be read: "):
         record.read_done(tmp_path)
+    for act in (lambda: record.append_done(tmp_path, ENTRIES[0]), lambda: record.sync_done(tmp_path)):
+        with pytest.raises(OutputError, match=r"record\.jsonl: cannot be written: "):
+            act()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"7", NESTED, b'{"process": 1}', b"\xff\0", b"{}"])

@@ -455,12 +455,17 @@ def done_state(folder: str | os.PathLike) -> list[int] | None:
 
 def read_done(folder: str | os.PathLike) -> dict[str, Entry]:
     """Finished chunks by synapse id, as recorded in an output folder; a damaged line is passed over."""
-    entries = {}
+    return {synapse_id: entry for synapse_id, (entry, _) in _read_lines(folder).items()}
+
+
+def _read_lines(folder: str | os.PathLike) -> dict[str, tuple[Entry, bytes]]:
+    """Finished chunks and their lines, by synapse id."""
+    found = {}
     for line in _recorded(folder).split(b"\n"):
         with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             entry = _entry(**_values(line))
-            entries[entry.synapse_id] = entry
-    return entries
+            found[entry.synapse_id] = entry, line + b"\n"
+    return found
 
 
 def _recorded(folder: str | os.PathLike) -> bytes:
@@ -594,7 +599,7 @@ def sync_done(folder: str | os.PathLike) -> None:
 
 def tidy_done(folder: str | os.PathLike) -> None:
     """Rewrite the record without damaged or superseded lines, if it has any."""
-    tidied = b"".join(_line(entry) for entry in read_done(folder).values())
+    tidied = b"".join(line for _, line in _read_lines(folder).values())
     if tidied != _recorded(folder):
         files.save_bytes(Path(folder, HIDDEN, _RECORD), tidied)
 
