@@ -92,12 +92,18 @@ def save(path: str | os.PathLike, figure: Figure, numbers: Mapping[str, Any] | N
         figure.savefig(file, format="png", dpi=150)
 
 
-def cutout(report: Mapping[str, Any], classes: pd.DataFrame, strip: pd.DataFrame) -> Figure:
+def cutout(
+    report: Mapping[str, Any], classes: pd.DataFrame, strip: pd.DataFrame, voxel_size_xy_nm: float
+) -> Figure:
     """Draw what `survey.cutout_report`, `survey.cutout_classes` and `survey.strip` return."""
-    figure, axes = plt.subplot_mosaic("aaabbbbb\naaabbbbb\n01234567", figsize=(16, 9))
-    cutout_classes(axes["a"], classes["all sections"], report)
-    cutout_histogram(axes["b"], report)
-    section_strip([axes[str(number)] for number in range(8)], strip)
+    figure = plt.figure(figsize=(18, 9.5))
+    above, below = figure.subfigures(2, 1, height_ratios=[9, 5])
+    left, middle, right = above.subplots(1, 3, width_ratios=[2, 3, 3])
+    cutout_classes(left, classes["all sections"], report)
+    cutout_histogram(middle, report)
+    near_threshold(right, report)
+    below.suptitle("The sections nearest to the threshold, on both sides")
+    section_strip(below.subplots(1, 8), strip, voxel_size_xy_nm)
     return figure
 
 
@@ -110,8 +116,7 @@ def cutout_classes(ax: Axes, counts: pd.Series, report: Mapping[str, Any]) -> Ax
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.xaxis.set_major_formatter(_THOUSANDS)
-    title = f"Clean and cut, {_over(report['n_sections'], 'section', report)}"
-    ax.set(title=title, xlabel="Number of sections")
+    ax.set(title="Clean and cut", xlabel="Number of sections")
     return ax
 
 
@@ -121,25 +126,43 @@ def cutout_histogram(ax: Axes, report: Mapping[str, Any]) -> Axes:
     ax.bar(edges[:-1], report["section_counts"], np.diff(edges), align="edge", color=_DATA)
     label = f"threshold {threshold:g}: blanked to the right"
     ax.axvline(threshold, color=_OTHER, linestyle="--", label=label)
-    ax.set_yscale("log")
-    ax.set_ylim(0.5, 2 * max(1, *report["section_counts"]))
-    ax.yaxis.set_major_formatter(_THOUSANDS)
     ax.set_xlim(-0.01, 1.01)
     title = f"Cutout fraction, {_over(report['n_sections'], 'section', report)}"
-    ax.set(title=title, xlabel="Cutout fraction of a section", ylabel="Number of sections")
-    ax.legend(loc="upper center")
-    return ax
+    return _finish_sections(ax, report["section_counts"], title)
 
 
-def section_strip(axes: Sequence[Axes], strip: pd.DataFrame) -> Sequence[Axes]:
+def near_threshold(ax: Axes, report: Mapping[str, Any]) -> Axes:
+    """Draw the same near the threshold, in narrow bins and the colours of its sides."""
+    edges, counts = np.asarray(report["near_bin_edges"]), np.asarray(report["near_section_counts"])
+    colours = np.where(edges[1:] <= report["cutout_threshold"], _DATA, _OTHER)
+    ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colours)
+    label = f"threshold; {counts.sum():,} of {counted(report['n_sections'], 'section')} are here"
+    ax.axvline(report["cutout_threshold"], color=_OTHER, linestyle="--", label=label)
+    ax.set_xlim(right=min(edges[-1], 1.01))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    return _finish_sections(ax, counts, "Near the threshold")
+
+
+def _finish_sections(ax: Axes, counts: Sequence[int], title: str) -> Axes:
+    ax.set_yscale("log")
+    ax.set_ylim(0.5, 2 * max(1, *counts))
+    ax.yaxis.set_major_formatter(_THOUSANDS)
+    ax.yaxis.set_minor_formatter("")
+    return _finish(ax, title, "Cutout fraction of a section", "Number of sections")
+
+
+def section_strip(axes: Sequence[Axes], strip: pd.DataFrame, voxel_size_xy_nm: float) -> Sequence[Axes]:
     """Draw the sections of `survey.strip`, each on an Axes, in the colour of its side of the threshold."""
     for ax in axes:
         ax.set_axis_off()
+        ax.set_anchor("N")
     for ax, one in zip(axes, strip.itertuples(), strict=False):
-        ax.imshow(one.em.T, vmin=0, vmax=255)
+        width, height = np.array(one.em.shape) * voxel_size_xy_nm / 1000
+        ax.imshow(one.em.T, extent=(0, width, height, 0), vmin=0, vmax=255)
+        _scale_bar(ax, width, height)
         name, colour = ("blanked", _OTHER) if one.is_blanked else ("kept", _DATA)
-        title = f"{one.cutout_fraction:.3%} {name}\n{_literal(one.synapse_id)}, z = {one.z}"
-        ax.set_title(title, fontsize=12, color=colour)
+        title = f"{100 * one.cutout_fraction:.3f} % cut, {name}\n{_literal(one.synapse_id)}\nz = {one.z}"
+        ax.set_title(title, fontsize=11, color=colour)
     return axes
 
 
@@ -419,6 +442,8 @@ def _scale_bar(ax: Axes, width: float, height: float) -> None:
     length_nm = max(length for length in lengths_nm if length == 1 or length <= 300 * width)
     left, bottom = 0.04 * width, 0.95 * height
     right = left + length_nm / 1000
-    ax.plot([left, right], [bottom, bottom], linewidth=4, solid_capstyle="butt", **_ON_PICTURE)
+    outline = [Stroke(linewidth=7, foreground="black"), Normal()]
+    bar = {"linewidth": 4, "solid_capstyle": "butt", "color": "white", "path_effects": outline}
+    ax.plot([left, right], [bottom, bottom], **bar)
     offset = {"xytext": (0, 4), "textcoords": "offset points"}
     ax.annotate(f"{length_nm} nm", (left, bottom), va="bottom", **offset, **_ON_PICTURE)

@@ -213,6 +213,7 @@ class Survey(Chunks):
 class CutoutHistogram(Survey):
     """Parameters of `cutout_histogram.ipynb`."""
 
+    voxel_size_xy_nm: _VoxelSize = 8.0
     n_bins: Annotated[int, "bins of the cutout histogram, over 0 to 1", _Facts(_between(1, 100_000))] = 100
 
 

@@ -15,6 +15,7 @@ from synprep._core.errors import (
     PairingError,
     ParameterError,
     composed,
+    counted,
     listed,
     raise_failures,
 )
@@ -23,6 +24,7 @@ from synprep.params import CutoutHistogram, SectionVariation, Survey
 __all__ = [
     "Surveyed",
     "choose_example",
+    "cutout_areas",
     "cutout_classes",
     "cutout_report",
     "cutout_table",
@@ -31,6 +33,7 @@ __all__ = [
     "intensity_table",
     "raise_failures",
     "run",
+    "scattered",
     "strip",
     "variation_report",
     "variation_table",
@@ -156,12 +159,16 @@ def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:
     Returns
     -------
     dict
-        The record `cutout_histogram.json`: bins over 0 to 1, counts of sections, and fractions of sections at
-        or below, and above, the threshold: of all sections, and of those that the crop keeps.
+        The record `cutout_histogram.json`: bins over 0 to 1, counts of sections, the same in narrow bins near
+        the threshold (a section at an edge belongs to the bin on its left), and fractions of sections at or
+        below, and above, the threshold: of all sections, and of those that the crop keeps.
     """
     fractions, is_above = surveyed.sections["cutout_fraction"], surveyed.sections["is_blanked"]
     is_kept = surveyed.sections["is_kept"]
     section_counts, bin_edges = np.histogram(fractions, bins=p.n_bins, range=(0.0, 1.0))
+    near_edges = p.cutout_threshold + (p.cutout_threshold or 0.01) * np.arange(-20, 21) / 20
+    near_edges[0] = min(near_edges[0], 0)
+    near_counts = np.histogram(-fractions, -near_edges[::-1])[0][::-1]
     return {
         "synapse_ids": list(surveyed.synapse_ids),
         "n_chunks": len(surveyed.synapse_ids),
@@ -169,6 +176,8 @@ def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:
         "cutout_threshold": p.cutout_threshold,
         "bin_edges": bin_edges,
         "section_counts": section_counts,
+        "near_bin_edges": near_edges,
+        "near_section_counts": near_counts,
         "fraction_at_or_below_threshold": float((~is_above).mean()),
         "fraction_above_threshold": float(is_above.mean()),
         "kept_fraction_at_or_below_threshold": float((~is_above)[is_kept].mean()),
@@ -229,12 +238,17 @@ def strip(surveyed: Surveyed, pairs: Sequence[Pair], n_sections: int = 4) -> pd.
         If a file cannot be read any more.
     """
     nearest = _nearest(surveyed.sections, n_sections)
-    by_id, em = {pair.synapse_id: pair for pair in pairs}, {}
-    for synapse_id, rows in nearest.groupby("synapse_id"):  # each file is opened once
-        with by_id[synapse_id].open_em() as file:
-            em |= {row: file.read(z, z + 1)[:, :, 0].copy() for row, z in rows["z"].items()}
-    columns = ["synapse_id", "z", "cutout_fraction", "is_blanked"]
+    em, columns = _load(nearest, pairs), ["synapse_id", "z", "cutout_fraction", "is_blanked"]
     return nearest[columns].assign(em=[em[row] for row in nearest.index])
+
+
+def _load(rows: pd.DataFrame, pairs: Sequence[Pair]) -> dict[int, np.ndarray]:
+    """EM of some sections, (x, y) uint8, by the row that names it; each file is opened once."""
+    by_id, em = {pair.synapse_id: pair for pair in pairs}, {}
+    for synapse_id, of_chunk in rows.groupby("synapse_id"):
+        with by_id[synapse_id].open_em() as file:
+            em |= {row: file.read(z, z + 1)[:, :, 0].copy() for row, z in of_chunk["z"].items()}
+    return em
 
 
 def _nearest(sections: pd.DataFrame, n_sections: int) -> pd.DataFrame:
@@ -242,6 +256,66 @@ def _nearest(sections: pd.DataFrame, n_sections: int) -> pd.DataFrame:
     ordered = sections.sort_values("cutout_fraction", kind="stable")
     kept, blanked = ordered[~ordered["is_blanked"]], ordered[ordered["is_blanked"]]
     return pd.concat([kept.tail(n_sections), blanked.head(n_sections)]).reset_index(drop=True)
+
+
+def cutout_areas(
+    surveyed: Surveyed, pairs: Sequence[Pair], p: CutoutHistogram, n_sections: int = 50
+) -> pd.DataFrame:
+    """Measure whether the cutout pixels of partly cut sections are one area, or scattered over the tissue.
+
+    Parameters
+    ----------
+    surveyed : Surveyed
+        Result of `run`.
+    pairs : sequence of Pair
+        The chunks that were surveyed.
+    p : CutoutHistogram
+        Parameters.
+    n_sections : int
+        How many sections to load, at most: evenly from all, in the order of the fraction.
+
+    Returns
+    -------
+    DataFrame
+        synapse_id, z, cutout_fraction (above the threshold, less than 1), and largest_area_fraction: the
+        share of the section's cutout pixels in the largest area of such pixels that touch along an edge.
+
+    Raises
+    ------
+    ChunkError
+        If a file cannot be read any more.
+    """
+    from scipy import ndimage  # few notebooks need it
+
+    is_partly_cut = surveyed.sections["is_blanked"] & (surveyed.sections["cutout_fraction"] < 1)
+    rows = surveyed.sections[is_partly_cut].sort_values("cutout_fraction", kind="stable")
+    rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), n_sections)).astype(int))]
+    found, em = [], _load(rows, pairs)
+    for row in rows.index:
+        areas, _ = ndimage.label(em[row] == p.cutout_pixel_value)
+        sizes = np.bincount(areas.ravel())[1:]
+        found.append(sizes.max() / sizes.sum())
+    columns = rows[["synapse_id", "z", "cutout_fraction"]].reset_index(drop=True)
+    return columns.assign(largest_area_fraction=np.array(found, dtype=float))
+
+
+def scattered(areas: pd.DataFrame) -> str:
+    """Say whether sections would be blanked for pixels that are dark, and not cut out: `cutout_areas`."""
+    if areas.empty:
+        return "No section is partly cut."
+    n_scattered, median = (
+        (areas["largest_area_fraction"] < 0.5).sum(),
+        areas["largest_area_fraction"].median(),
+    )
+    text = f"Of the cutout pixels of a section {median:.1%} are one connected area "
+    text += f"(median of {counted(len(areas), 'partly cut section')} that were read again)."
+    if n_scattered:
+        text += (
+            f" In {n_scattered} of these less than half are. Scattered pixels are not cut out: they are "
+            "tissue that has the cutout pixel value, as after a contrast stretch that saturates. These "
+            "sections will be blanked all the same; to keep them raise cutout_threshold, or stretch less."
+        )
+    return text
 
 
 def intensity_report(surveyed: Surveyed, p: Survey) -> dict[str, Any]:

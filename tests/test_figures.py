@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib import colors
 from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 
@@ -31,6 +32,8 @@ CUTOUT = {
     "cutout_threshold": 0.1,
     "bin_edges": [0.0, 0.5, 1.0],
     "section_counts": [6, 2],
+    "near_bin_edges": [0.0, 0.1, 0.2],
+    "near_section_counts": [5, 1],
 }
 
 
@@ -40,6 +43,14 @@ def test_cutout_histogram(ax):
     assert ax.get_yscale() == "log"
     assert ax.lines[0].get_xdata()[0] == 0.1
     assert ax.get_title() == "Cutout fraction, 8 sections of 2 chunks"
+
+
+def test_near_the_threshold_each_side_has_its_colour(ax):
+    assert figures.near_threshold(ax, CUTOUT) is ax
+    assert [bar.get_height() for bar in ax.patches] == [5, 1]
+    assert [bar.get_x() + bar.get_width() for bar in ax.patches] == [0.1, 0.2]
+    assert [bar.get_facecolor() for bar in ax.patches] == [colors.to_rgba("C0"), colors.to_rgba("C1")]
+    assert texts(ax) == ["threshold; 6 of 8 sections are here"]
 
 
 COUNTS = np.zeros(256, dtype=np.int64)
@@ -166,9 +177,13 @@ def strip():
 
 
 def test_section_strip(ax, strip):
-    axes = figures.section_strip(ax.figure.subplots(1, 3), strip)
-    assert [ax.get_title() for ax in axes] == ["1.000% kept\n7, z = 1", "1.200% blanked\n8, z = 2", ""]
+    axes = figures.section_strip(ax.figure.subplots(1, 3), strip, 8.0)
+    titles = ["1.000 % cut, kept\n7\nz = 1", "1.200 % cut, blanked\n8\nz = 2", ""]
+    assert [ax.get_title() for ax in axes] == titles
     assert np.flatnonzero(axes[0].images[0].get_array()[0]).tolist() == [3]  # x to the right
+    assert axes[0].images[0].get_extent() == pytest.approx([0, 0.032, 0.048, 0])
+    left, right = axes[0].lines[0].get_xdata()
+    assert axes[0].texts[0].get_text() == f"{1000 * (right - left):.0f} nm" == "5 nm"
     assert not axes[2].axison
 
 
@@ -288,7 +303,12 @@ def test_the_figure_of_each_notebook(ax, strip):
     quantities = pd.DataFrame({name: [1.0, 2.5] for name in "abcd"}, index=["7", "8"])
     unusual = pd.DataFrame(columns=["synapse_id", "quantity", "value", "why"])
     drawn = {
-        figures.cutout(CUTOUT, classes, strip): ["Clean and cut", "Cutout fraction", "1.000% kept\n7"],
+        figures.cutout(CUTOUT, classes, strip, 8.0): [
+            "Clean and cut",
+            "Cutout fraction",
+            "Near the threshold",
+            "1.000 % cut",
+        ],
         figures.intensity(INTENSITY): ["Intensity"],
         figures.variation(VARIATION, EXAMPLE, "a", SECTIONS): [
             "Variation of brightness",
@@ -321,7 +341,7 @@ def test_a_figure_is_saved_with_its_numbers(tmp_path):
 def test_ids_are_drawn_as_they_are(ax, one, strip, synapse_id):
     strip["synapse_id"] = synapse_id
     unusual = pd.DataFrame({"synapse_id": [synapse_id], "quantity": "a", "value": 1.0, "why": "none"})
-    figures.section_strip([ax, *ax.figure.subplots(1, 2)], strip)
+    figures.section_strip([ax, *ax.figure.subplots(1, 2)], strip, 8.0)
     drawn = [
         ax.figure,
         figures.contact_sheet([replace(one, caption=(synapse_id, "more"))], "title"),

@@ -45,6 +45,9 @@ def test_cutout_report(surveyed):
     assert report["fraction_above_threshold"] == pytest.approx(2 / 12)
     assert report["kept_fraction_at_or_below_threshold"] == 7 / 8
     assert report["kept_fraction_above_threshold"] == 1 / 8
+    near = report["near_section_counts"]
+    assert report["near_bin_edges"].tolist() == pytest.approx(np.linspace(0, 0.5, 41))
+    assert {int(n): int(near[n]) for n in np.flatnonzero(near)} == {0: 8, 19: 2, 39: 1}  # edges to the left
     table = survey.cutout_table(report)
     assert table.loc["kept sections", "fraction_above_threshold"] == 1 / 8
     assert table.loc["all sections", "fraction_at_or_below_threshold"] == 10 / 12
@@ -54,6 +57,49 @@ def test_cutout_classes(surveyed):
     counts = survey.cutout_classes(surveyed(CutoutHistogram, cutout_threshold=0.25)[0])
     assert counts["all sections"].to_dict() == {"clean": 10, "partly cut": 1, "wholly black": 1}
     assert counts["kept sections"].tolist() == [7, 0, 1]
+
+
+@pytest.mark.parametrize("threshold", [0, 0.01, 0.1, 0.3, 0.7, 1])
+def test_near_the_threshold_no_bin_has_sections_of_both_sides(threshold):
+    fractions = np.append(np.linspace(0, 1, 101), [threshold, np.nextafter(threshold, 2)]).clip(0, 1)
+    sections = pd.DataFrame(
+        {"cutout_fraction": fractions, "is_blanked": fractions > threshold, "is_kept": True}
+    )
+    surveyed = survey.Surveyed((), sections, None, None, None, {})
+    report = survey.cutout_report(surveyed, CutoutHistogram(cutout_threshold=threshold))
+    is_left = report["near_bin_edges"][1:] <= threshold
+    assert report["near_section_counts"][is_left].sum() == (fractions <= threshold).sum()
+
+
+def test_cutout_that_is_one_area_and_cutout_that_is_scattered(surveyed, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, depth in (("one", 8), ("two", 4)):
+        em = np.full((40, 40, depth), 100, np.uint8)
+        if name == "one":
+            em[:5, :, 1], em[:2, :, 2], em[-2:, :, 2], em[:, :, 3] = 0, 0, 0, 0
+        else:
+            em[rng.random(em.shape) < 0.05] = 0
+            em[:5, :, 3] = 0  # both
+        np.save(tmp_path / "em" / f"{name}.npy", em)
+    found, p = surveyed(CutoutHistogram, cutout_threshold=0.01)
+    pairs = pairing.find(p).pairs
+    areas = survey.cutout_areas(found, pairs, p).set_index(["synapse_id", "z"])["largest_area_fraction"]
+    assert areas.round(2)[["one"]].to_dict() == {("one", 1): 1.0, ("one", 2): 0.5}
+    assert (areas["two"] < 0.1).tolist().count(True) == 3
+    assert areas["two", 3] > 0.6
+    text = survey.scattered(survey.cutout_areas(found, pairs, p))
+    assert "In 3 of these less than half are. Scattered pixels are not cut out" in text
+    assert "(median of 6 partly cut sections that were read again)" in text
+    assert len(survey.cutout_areas(found, pairs, p, n_sections=2)) == 2
+    alone = survey.cutout_areas(surveyed(CutoutHistogram, cutout_threshold=0.07)[0], pairs, p)
+    assert "Scattered" not in survey.scattered(alone)
+
+
+def test_no_section_is_partly_cut(surveyed):
+    found, p = surveyed(CutoutHistogram, cutout_threshold=0.5)
+    areas = survey.cutout_areas(found, pairing.find(p).pairs, p)
+    assert areas.columns.tolist() == ["synapse_id", "z", "cutout_fraction", "largest_area_fraction"]
+    assert survey.scattered(areas) == "No section is partly cut."
 
 
 def test_strip_shows_what_the_threshold_decides(surveyed, tmp_path):
