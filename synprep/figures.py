@@ -168,22 +168,22 @@ def section_strip(axes: Sequence[Axes], strip: pd.DataFrame, voxel_size_xy_nm: f
 
 def intensity(report: Mapping[str, Any], cutout_pixel_value: int = 0) -> Figure:
     """Draw what `survey.intensity_report` returns."""
-    figure, ax = plt.subplots(figsize=(12, 5))
+    figure, ax = plt.subplots(figsize=(12, 5.5))
     intensity_histogram(ax, report, cutout_pixel_value)
     return figure
 
 
 def intensity_histogram(ax: Axes, report: Mapping[str, Any], cutout_pixel_value: int = 0) -> Axes:
-    """Draw the intensity histogram of imaged pixels, cutout pixels apart: `survey.intensity_report`."""
-    shares = np.asarray(report["counts"]) / max(1, np.sum(report["counts"]))
-    cutout_share, mean, std = shares[cutout_pixel_value], report["mean"], report["std"]
+    """Draw the intensities of the kept sections, cutout pixels apart: `survey.intensity_report`."""
+    shares = np.asarray(report["kept_counts"]) / max(1, np.sum(report["kept_counts"]))
+    cutout_share, mean, std = shares[cutout_pixel_value], report["kept_mean"], report["kept_std"]
     imaged = np.where(np.arange(256) == cutout_pixel_value, 0, shares)
     ax.stairs(imaged, np.arange(257) - 0.5, fill=True, color=_DATA, label="imaged pixels")
     ax.bar(cutout_pixel_value, cutout_share, 1, color=_OTHER, label=f"cutout pixels: {cutout_share:.3%}")
     label = f"mean {mean:.1f}, standard deviation {std:.1f}"
     ax.axvline(mean, color=plt.rcParams["text.color"], linestyle="--", label=label)
-    ax.axvspan(mean - std, mean + std, color="gray", alpha=0.15)
-    title = f"Intensity, {_over(report['n_sections_used'], 'section', report)}"
+    ax.axvspan(mean - std, mean + std, color="gray", alpha=0.25)
+    title = f"Intensity, {_over(report['kept_n_sections_used'], 'kept section', report)}"
     return _finish_shares(ax, title, "Share of pixels")
 
 
@@ -203,7 +203,7 @@ def variation(
     sections : DataFrame
         `sections` of `survey.Surveyed`.
     """
-    figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(12, 14))
+    figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(12, 15.5))
     ratio_histogram(top, report)
     example_histograms(middle, counts, synapse_id)
     mean_along_z(bottom, sections)
@@ -213,11 +213,17 @@ def variation(
 def ratio_histogram(ax: Axes, report: Mapping[str, Any]) -> Axes:
     """Draw the ratios of neighbouring sections' mean intensities: `survey.variation_report`."""
     low, _, median, _, high = report["percentiles"]
-    ax.hist(report["ratios"], bins=50, color=_DATA, label="section pairs")
+    ratios = np.asarray(report["ratios"])
+    edges = arrays.bin_edges(ratios)
+    n_beyond = np.sum((ratios < edges[0]) | (ratios > edges[-1]))
+    label = "section pairs" + (f" ({n_beyond} beyond, in the outer bins)" if n_beyond else "")
+    ax.hist(ratios.clip(edges[0], edges[-1]), edges, color=_DATA, label=label)
     ax.axvline(median, color=_OTHER, linestyle="--", label=f"median {median:.4f}")
-    ax.axvspan(low, high, color="gray", alpha=0.15, label=f"5 to 95%: {low:.4f} to {high:.4f}")
+    ax.axvspan(low, high, color="gray", alpha=0.25, label=f"5 to 95%: {low:.4f} to {high:.4f}")
     title = f"Variation of brightness, {_over(report['n_section_pairs'], 'section pair', report)}"
-    return _finish(ax, title, "Mean intensity of a section / of the next one", "Number of section pairs")
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    xlabel = "Mean intensity of a section / of the next one"
+    return _finish(ax, title, xlabel, "Number of section pairs", n_columns=3)
 
 
 def example_histograms(ax: Axes, counts: pd.DataFrame, synapse_id: str) -> Axes:
@@ -241,13 +247,11 @@ def mean_along_z(ax: Axes, sections: pd.DataFrame, n_chunks: int = 5) -> Axes:
         blanked = np.flatnonzero(is_blanked_z)
         height = np.full(len(blanked), 0.03 + 0.04 * number)  # a row of marks for each chunk
         ax.plot(blanked, height, color=colour, transform=ax.get_xaxis_transform(), **mark)
-    ax.margins(y=0.3)  # room for marks and legend
+    ax.margins(y=0.3)  # room for marks
     ax.plot([], [], color="gray", label="blanked section", **mark)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     title = f"Brightness along z, {counted(len(shown), 'chunk')}"
-    ax.set(title=title, xlabel="Section (z)", ylabel="Mean intensity\n(grey level, imaged pixels)")
-    ax.legend(loc="upper center", ncols=6)
-    return ax
+    return _finish(ax, title, "Section (z)", "Mean intensity\n(grey level, imaged pixels)", n_columns=3)
 
 
 def fingerprint(record: Mapping[str, Any]) -> Figure:
@@ -390,13 +394,9 @@ def _over(n: int, noun: str, report: Mapping[str, Any]) -> str:
     return f"{counted(n, noun)} of {counted(len(report['synapse_ids']), 'chunk')}"
 
 
-def _finish(ax: Axes, title: str, xlabel: str, ylabel: str) -> Axes:
+def _finish(ax: Axes, title: str, xlabel: str, ylabel: str, n_columns: int = 1) -> Axes:
+    """Set the texts, and put the legend below the axis, where it covers no data."""
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    return _legend(ax)
-
-
-def _legend(ax: Axes, n_columns: int = 1) -> Axes:
-    """Put the legend below the axis, where it covers no data."""
     below = ax.transAxes + ScaledTranslation(0, -50 / 72, ax.figure.dpi_scale_trans)
     ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=n_columns, frameon=False
@@ -408,7 +408,7 @@ def _finish_shares(ax: Axes, title: str, ylabel: str) -> Axes:
     """Finish shares of pixels over the intensity."""
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     ax.set_xlim(-2, 257)
-    return _finish(ax, title, "Intensity (grey level, 0 to 255)", ylabel)
+    return _finish(ax, title, "Intensity (grey level, 0 to 255)", ylabel, n_columns=3)
 
 
 def _size_um(one: Synapse) -> np.ndarray:

@@ -56,7 +56,9 @@ class Surveyed:
     counts : (256,) int64 ndarray
         Pixels by intensity, of the sections that are not blanked, full depth.
     kept_counts : (256,) int64 ndarray
-        Pixels by intensity, of all sections that the crop keeps, with the pixels of blanked sections as 0.
+        The same, of the sections that the crop keeps.
+    n_kept_blanked : int
+        Number of pixels of the blanked sections that the crop keeps.
     example : (z, 256) int64 ndarray or None
         Histogram of the example chunk, if one was asked for.
     failures : dict of str to str
@@ -67,6 +69,7 @@ class Surveyed:
     sections: pd.DataFrame
     counts: np.ndarray
     kept_counts: np.ndarray
+    n_kept_blanked: int
     example: np.ndarray | None
     failures: dict[str, str]
 
@@ -107,6 +110,7 @@ def run(pairs: Sequence[Pair], p: Survey, example: Pair | None = None) -> Survey
         pd.concat(sections, ignore_index=True),
         sum(one.counts for one in read.values()),
         sum(one.kept_counts for one in read.values()),
+        sum(one.n_kept_blanked for one in read.values()),
         _histogram_of(example, read),
         failures,
     )
@@ -119,6 +123,7 @@ class _One:
     sections: dict[str, np.ndarray]
     counts: np.ndarray
     kept_counts: np.ndarray
+    n_kept_blanked: int
     histogram: np.ndarray | None
 
 
@@ -131,10 +136,9 @@ def _survey_chunk(pair: Pair, p: Survey, example: Pair | None) -> _One:
     moments = arrays.moments(histogram, p.cutout_pixel_value)
     columns = {"z": z} | arrays.describe_sections(moments, p.cutout_threshold) | {"is_kept": is_kept}
     is_blanked = columns["is_blanked"]
-    kept_counts = histogram[is_kept & ~is_blanked].sum(axis=0)
-    kept_counts[0] += histogram[is_kept & is_blanked].sum()
-    counts = histogram[~is_blanked].sum(axis=0)
-    return _One(columns, counts, kept_counts, histogram if pair == example else None)
+    counts, kept_counts = (histogram[rows].sum(axis=0) for rows in (~is_blanked, is_kept & ~is_blanked))
+    n_kept_blanked = int(histogram[is_kept & is_blanked].sum())
+    return _One(columns, counts, kept_counts, n_kept_blanked, histogram if pair == example else None)
 
 
 def _histogram_of(example: Pair | None, read: dict[str, _One]) -> np.ndarray | None:
@@ -331,14 +335,18 @@ def intensity_report(surveyed: Surveyed, p: Survey) -> dict[str, Any]:
     Returns
     -------
     dict
-        The record `intensity_histogram.json`: counts of pixels by intensity; mean and std of imaged pixels on
-        0..255 and on 0..1; the latter also over all pixels of the kept sections with blanked ones as 0.
+        The record `intensity_histogram.json`. Whole depth: counts of pixels by intensity; mean and std of
+        imaged pixels on 0..255 and on 0..1. Of the sections that the crop keeps: the same with `kept_` before
+        the name; and mean and std on 0..1 of all their pixels with blanked ones as 0.
     """
     mean, std = arrays.mean_and_std(arrays.imaged(surveyed.counts, p.cutout_pixel_value))
-    mean_with_blanks, std_with_blanks = arrays.mean_and_std(surveyed.kept_counts)
+    kept_mean, kept_std = arrays.mean_and_std(arrays.imaged(surveyed.kept_counts, p.cutout_pixel_value))
+    blanked = surveyed.n_kept_blanked * (arrays.INTENSITIES == 0)
+    mean_with_blanks, std_with_blanks = arrays.mean_and_std(surveyed.kept_counts + blanked)
+    is_used = ~surveyed.sections["is_blanked"]
     return {
         "synapse_ids": list(surveyed.synapse_ids),
-        "n_sections_used": int((~surveyed.sections["is_blanked"]).sum()),
+        "n_sections_used": int(is_used.sum()),
         "counts": surveyed.counts,
         "mean": float(mean),
         "std": float(std),
@@ -346,20 +354,24 @@ def intensity_report(surveyed: Surveyed, p: Survey) -> dict[str, Any]:
         "intensity_std": float(std / 255),
         "intensity_mean_with_blanks": float(mean_with_blanks / 255),
         "intensity_std_with_blanks": float(std_with_blanks / 255),
+        "kept_n_sections_used": int((is_used & surveyed.sections["is_kept"]).sum()),
+        "kept_counts": surveyed.kept_counts,
+        "kept_mean": float(kept_mean),
+        "kept_std": float(kept_std),
+        "kept_intensity_mean": float(kept_mean / 255),
+        "kept_intensity_std": float(kept_std / 255),
     }
 
 
 def intensity_table(report: dict[str, Any]) -> pd.DataFrame:
-    """Mean and standard deviation of an intensity report: imaged pixels on both scales, and with blanks."""
+    """Mean and standard deviation in the kept sections: imaged pixels on both scales, and with blanks."""
     rows = {
-        "imaged pixels, 0 to 255": (report["mean"], report["std"]),
-        "imaged pixels, 0 to 1": (report["intensity_mean"], report["intensity_std"]),
-        "with blanked sections, 0 to 1": (
-            report["intensity_mean_with_blanks"],
-            report["intensity_std_with_blanks"],
-        ),
+        "imaged pixels, 0 to 255": ("kept_mean", "kept_std"),
+        "imaged pixels, 0 to 1": ("kept_intensity_mean", "kept_intensity_std"),
+        "all pixels, blanked ones as 0, 0 to 1": ("intensity_mean_with_blanks", "intensity_std_with_blanks"),
     }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "standard deviation"])
+    values = {f"kept sections: {row}": [report[name] for name in names] for row, names in rows.items()}
+    return pd.DataFrame.from_dict(values, orient="index", columns=["mean", "standard deviation"])
 
 
 def variation_report(surveyed: Surveyed) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def test_near_the_threshold_each_side_has_its_colour(ax):
 
 COUNTS = np.zeros(256, dtype=np.int64)
 COUNTS[[0, 100]] = 1, 3
-INTENSITY = {"synapse_ids": ["a"], "n_sections_used": 1, "counts": COUNTS, "mean": 100.0, "std": 0.0}
+INTENSITY = {"kept_n_sections_used": 1, "kept_counts": COUNTS, "kept_mean": 100.0, "kept_std": 0.0}
+INTENSITY["synapse_ids"] = ["a"]
 
 
 def test_intensity_histogram_shows_cutout_pixels_apart(ax):
@@ -64,6 +65,7 @@ def test_intensity_histogram_shows_cutout_pixels_apart(ax):
     assert (imaged[0], imaged[100]) == (0, 0.75)
     assert (cutout.get_x() + cutout.get_width() / 2, cutout.get_height()) == (0, 0.25)
     assert "cutout pixels: 25.000%" in texts(ax)
+    assert ax.get_title() == "Intensity, 1 kept section of 1 chunk"
 
 
 VARIATION = {
@@ -80,6 +82,18 @@ def test_ratio_histogram(ax):
     assert sum(bar.get_height() for bar in ax.containers[0]) == 3
     assert "median 1.0000" in texts(ax)
     assert ax.get_title() == "Variation of brightness, 3 section pairs of 1 chunk"
+
+
+def test_bins_by_the_number_of_pairs(ax):
+    rng = np.random.default_rng(0)
+    few, many = (VARIATION | {"ratios": rng.normal(1, 0.01, n)} for n in (30, 30_000))
+    n_bins = [len(figures.ratio_histogram(ax, few).containers[0])]
+    ax.clear()
+    many["ratios"][0] = 5
+    n_bins.append(len(figures.ratio_histogram(ax, many).containers[0]))
+    assert n_bins[0] < 12 < 60 < n_bins[1] < 400
+    assert "section pairs (1 beyond, in the outer bins)" in texts(ax)
+    assert sum(bar.get_height() for bar in ax.containers[0]) == 30_000
 
 
 def test_example_histograms(ax):

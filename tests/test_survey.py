@@ -1,10 +1,11 @@
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from synprep import pairing, survey
+from synprep import figures, pairing, survey
 from synprep._core.errors import FailedChunksError, PairingError, ParameterError
 from synprep.params import CutoutHistogram, IntensityHistogram, SectionVariation
 
@@ -65,7 +66,7 @@ def test_near_the_threshold_no_bin_has_sections_of_both_sides(threshold):
     sections = pd.DataFrame(
         {"cutout_fraction": fractions, "is_blanked": fractions > threshold, "is_kept": True}
     )
-    surveyed = survey.Surveyed((), sections, None, None, None, {})
+    surveyed = survey.Surveyed((), sections, None, None, 0, None, {})
     report = survey.cutout_report(surveyed, CutoutHistogram(cutout_threshold=threshold))
     is_left = report["near_bin_edges"][1:] <= threshold
     assert report["near_section_counts"][is_left].sum() == (fractions <= threshold).sum()
@@ -127,7 +128,54 @@ def test_intensity_report(surveyed):
     seen = np.repeat([0, 50, 100, 200], [5, 12, 11, 4]) / 255
     assert report["intensity_mean_with_blanks"] == pytest.approx(seen.mean(), rel=1e-12)
     assert report["intensity_std_with_blanks"] == pytest.approx(seen.std(), rel=1e-12)
-    assert survey.intensity_table(report).loc["imaged pixels, 0 to 255", "mean"] == report["mean"]
+    kept = np.repeat([50, 100, 200], [12, 11, 4])
+    assert report["kept_n_sections_used"] == 7
+    assert report["kept_counts"].sum() == 28
+    assert (report["kept_mean"], report["kept_std"]) == pytest.approx((kept.mean(), kept.std()))
+    assert report["kept_intensity_mean"] == pytest.approx(kept.mean() / 255)
+    table = survey.intensity_table(report)
+    assert all(row.startswith("kept sections: ") for row in table.index)
+    assert table["mean"].tolist() == pytest.approx([kept.mean(), kept.mean() / 255, seen.mean()])
+    assert table["standard deviation"].tolist() == pytest.approx([kept.std(), kept.std() / 255, seen.std()])
+
+
+def test_blanked_sections_lower_the_mean_that_is_told(surveyed, tmp_path):
+    """The kept sections are darker than the others: over two windows blanks would seem to raise the mean."""
+    em = np.full((2, 2, 8), 200, np.uint8)
+    em[:, :, 1:6], em[:, :, 3] = 40, 0
+    for name in ("one", "two"):
+        np.save(tmp_path / "em" / f"{name}.npy", em)
+        np.save(tmp_path / "mask" / f"{name}_mask.npy", em)
+    report = survey.intensity_report(*surveyed(IntensityHistogram))
+    _, imaged, with_blanks = survey.intensity_table(report)["mean"]
+    assert (imaged, with_blanks) == pytest.approx((40 / 255, 32 / 255))
+    assert report["intensity_mean"] > imaged
+
+
+def test_intensities_where_no_kept_section_is_imaged(surveyed, tmp_path):
+    for path in (tmp_path / "em").iterdir():
+        np.save(path, np.zeros_like(np.load(path)))
+    report = survey.intensity_report(*surveyed(IntensityHistogram))
+    assert np.isnan(report["kept_mean"])
+    assert report["intensity_mean_with_blanks"] == 0
+    figures.intensity(report)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("cutout", [0, 7])
+def test_zeros_that_are_not_cutout_count_as_intensities(surveyed, tmp_path, cutout):
+    em = np.full((2, 2, 8), cutout, np.uint8)
+    em[:, :, :5] = 30
+    em[0, 0, 3] = 0
+    for name in ("one", "two"):
+        np.save(tmp_path / "em" / f"{name}.npy", em)
+        np.save(tmp_path / "mask" / f"{name}_mask.npy", em)
+    report = survey.intensity_report(
+        *surveyed(IntensityHistogram, cutout_pixel_value=cutout, cutout_threshold=0.3)
+    )
+    imaged = 2 * [30] * 15 + (2 * [0] if cutout else [])
+    assert report["kept_mean"] == pytest.approx(np.mean(imaged))
+    assert report["intensity_mean_with_blanks"] == pytest.approx(30 * 15 / 20 / 255)
 
 
 def test_variation_report(surveyed):
@@ -217,7 +265,7 @@ class TestExample:
         ],
     )
     def test_the_slope_is_the_ratio_of_means(self, values, mean, how):
-        surveyed = survey.Surveyed((), pd.DataFrame(), None, None, np.stack([*map(counts_of, values)]), {})
+        surveyed = survey.Surveyed((), pd.DataFrame(), None, None, 0, np.stack([*map(counts_of, values)]), {})
         counts, numbers = survey.example_table(surveyed, SectionVariation(section_index=0))
         assert numbers.index[2] == counts.columns[2] == f"section 1, {how}"
         assert numbers["mean"].iloc[2] == pytest.approx(mean, nan_ok=True)
@@ -265,7 +313,7 @@ def test_a_transformed_histogram(counts, slope, intercept, moved):
 
 def test_numbers_of_the_transformed_section_are_clipped():
     example = np.stack([counts_of({7: 2}), counts_of({10: 1, 20: 1, 250: 2})])
-    surveyed = survey.Surveyed((), pd.DataFrame(), None, None, example, {})
+    surveyed = survey.Surveyed((), pd.DataFrame(), None, None, 0, example, {})
     p = SectionVariation(section_index=0, intensity_slope=1.1, intensity_intercept=-5)
     transformed = np.array([6.0, 17.0, 255.0, 255.0])
     numbers = survey.example_table(surveyed, p)[1].iloc[2]
