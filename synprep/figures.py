@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.rcsetup import cycler
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from synprep._core import arrays, files
@@ -358,30 +358,58 @@ def section_png(one: Synapse, z: int, has_outlines: bool = True) -> bytes:
 
 def distributions(quantities: pd.DataFrame, unusual: pd.DataFrame) -> Figure:
     """Draw the four columns of `inspection.quantities`, with what `inspection.unusual` returns."""
-    figure, axes = plt.subplots(2, 2, figsize=(14, 9))
+    figure, axes = plt.subplots(2, 2, figsize=(14, 10))
     for ax, name in zip(axes.flat, quantities, strict=True):
         distribution(ax, quantities[name], unusual)
     return figure
 
 
 def distribution(ax: Axes, values: pd.Series, unusual: pd.DataFrame) -> Axes:
-    """Draw one column of `inspection.quantities`, with the ids of unusual synapses in the legend."""
-    top, is_count = max(values.max(), 1e-6), values.dtype != float
-    bins = np.arange(top + 2) - 0.5 if is_count else np.histogram_bin_edges(values, "auto", (0, top))
-    ax.hist(values, bins, color=_DATA, edgecolor=plt.rcParams["axes.facecolor"])
-    for why, rows in unusual[unusual["quantity"] == values.name].groupby("why", sort=False):
+    """Draw one column of `inspection.quantities`, with the ids of unusual synapses in the legend.
+
+    Volumes are in 0.001 µm³, on a logarithmic axis; synapses that have none are counted beside it.
+    """
+    name, marks = values.name[0].upper() + values.name[1:], unusual[unusual["quantity"] == values.name]
+    at = marks["value"]
+    if values.dtype != float:
+        ax.hist(values, np.arange(max(1, values.max()) + 2) - 0.5, color=_DATA, edgecolor=_background())
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    else:
+        at_none = _logarithmic(ax, 1000 * values)
+        at, name = (1000 * at).where(at > 0, at_none), name.replace("µm³", "10⁻³ µm³")
+    for why, rows in marks.groupby("why", sort=False):
         label = f"{why}: {_literal(listed(rows['synapse_id'], 3))}"
-        ax.plot(rows["value"], np.zeros(len(rows)), "^", color=_OTHER, clip_on=False, label=label)
-    if ax.get_legend_handles_labels()[0]:
-        ax.set_ylim(top=1.3 * ax.get_ylim()[1])  # room for the legend
-        ax.legend(loc="upper right")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=is_count))
+        ax.plot(at[rows.index], np.zeros(len(rows)), "^", color=_OTHER, clip_on=False, label=label)
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.yaxis.set_major_formatter(_THOUSANDS)
-    name = values.name[0].upper() + values.name[1:]
     title = f"{name.split(' (')[0]}, {counted(len(values), 'synapse')}"
-    ax.set(title=title, xlabel=name, ylabel="Number of synapses")
-    return ax
+    return _finish(ax, title, name, "Number of synapses")
+
+
+def _logarithmic(ax: Axes, values: pd.Series) -> float:
+    """Draw a histogram on a logarithmic axis, with the number of zeros left of it; return where that is."""
+    powers = np.log10(values[values > 0])
+    edges = arrays.bin_edges(powers, math.inf)
+    edges = edges if len(edges) <= 100 else np.linspace(edges[0], edges[-1], 100)
+    low, high = 10 ** edges[[0, -1]]
+    step = 10 ** max(edges[1] - edges[0], 0.05 * (edges[-1] - edges[0]))
+    ax.set_xscale("log")
+    counts, n_none = np.histogram(powers, edges)[0], int((values <= 0).sum())
+    ax.bar(10 ** edges[:-1], counts, np.diff(10**edges), align="edge", color=_DATA, edgecolor=_background())
+    locator = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)) if high > 10 * low else MaxNLocator(5)
+    ticks = locator.tick_values(low, high) if len(powers) else []
+    ticks = {tick: f"{tick:g}" for tick in ticks if low <= tick <= high}
+    at_none = low / step**1.5
+    if n_none:
+        ax.bar(low / step**2, n_none, low / step - low / step**2, align="edge", color=_OTHER)
+        ticks[at_none] = f"none: {n_none:,}"
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.xaxis.set_minor_locator(NullLocator())
+    return at_none
+
+
+def _background() -> str:
+    return plt.rcParams["axes.facecolor"]
 
 
 def _literal(text: str) -> str:
@@ -397,10 +425,10 @@ def _over(n: int, noun: str, report: Mapping[str, Any]) -> str:
 def _finish(ax: Axes, title: str, xlabel: str, ylabel: str, n_columns: int = 1) -> Axes:
     """Set the texts, and put the legend below the axis, where it covers no data."""
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    below = ax.transAxes + ScaledTranslation(0, -50 / 72, ax.figure.dpi_scale_trans)
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=n_columns, frameon=False
-    )
+    if ax.get_legend_handles_labels()[0]:
+        below = ax.transAxes + ScaledTranslation(0, -50 / 72, ax.figure.dpi_scale_trans)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        ax.legend(**place, ncols=n_columns, frameon=False)
     return ax
 
 

@@ -285,8 +285,38 @@ def test_distribution(ax, values):
     figures.distribution(ax, column, pd.DataFrame([row, other]))
     assert sum(bar.get_height() for bar in ax.patches) == 2
     assert texts(ax) == ["far from the others: b"]
-    assert ax.lines[0].get_xdata().tolist() == [values[1]]
-    assert ax.get_xlabel() == "Cleft volume (µm³)"
+    if column.dtype == int:
+        assert ax.lines[0].get_xdata().tolist() == [values[1]]
+        assert ax.get_xlabel() == "Cleft volume (µm³)"
+    else:
+        assert ax.get_xlabel() == "Cleft volume (10⁻³ µm³)"
+        assert ax.get_xscale() == "log"
+
+
+def test_synapses_without_a_label_are_counted_beside_the_axis(ax):
+    values = np.append(10.0 ** np.arange(-4, 0, 0.01), [0, 0, 0])
+    column = pd.Series(values, [str(number) for number in range(403)], name="cleft volume (µm³)")
+    rows = [("402", column.name, 0.0, "none"), ("399", column.name, values[399], "far from the others")]
+    figures.distribution(ax, column, pd.DataFrame(rows, columns=["synapse_id", "quantity", "value", "why"]))
+    *bins, none = ax.patches
+    widths = [(bar.get_x() + bar.get_width()) / bar.get_x() for bar in bins]
+    assert widths == pytest.approx([widths[0]] * len(bins))
+    assert (sum(bar.get_height() for bar in bins), none.get_height()) == (400, 3)
+    assert bins[0].get_x() == pytest.approx(0.1)
+    at_none, far = ax.lines[0].get_xdata()[0], ax.lines[1].get_xdata()[0]
+    assert none.get_x() < at_none < none.get_x() + none.get_width() < bins[0].get_x()
+    assert far == pytest.approx(1000 * values[399])
+    assert {text.get_text() for text in ax.get_xticklabels()} == {"none: 3", "0.1", "1", "10", "100"}
+    assert texts(ax) == ["none: 402", "far from the others: 399"]
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [0.004], [0.004] * 5, [1e-4, 1e-4, 1e-4, 5.0], [7e-3, 8e-3]])
+def test_volumes_that_are_alike_or_few_have_a_readable_axis(ax, values):
+    column = pd.Series(values, name="cleft volume (µm³)")
+    figures.distribution(ax, column, pd.DataFrame(columns=["synapse_id", "quantity", "value", "why"]))
+    assert sum(bar.get_height() for bar in ax.patches) == len(values)
+    assert ax.get_legend() is None
+    assert 1 <= len(ax.get_xticks()) <= 9
 
 
 @pytest.mark.parametrize(("dark", "colour"), [(False, "white"), (True, "black")])
