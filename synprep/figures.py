@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
@@ -158,7 +159,7 @@ def section_strip(axes: Sequence[Axes], strip: pd.DataFrame, voxel_size_xy_nm: f
         ax.set_anchor("N")
     for ax, one in zip(axes, strip.itertuples(), strict=False):
         width, height = np.array(one.em.shape) * voxel_size_xy_nm / 1000
-        ax.imshow(one.em.T, extent=(0, width, height, 0), vmin=0, vmax=255)
+        _plane(ax, one.em, np.zeros_like(one.em), (0, 0), (width, height), "")
         _scale_bar(ax, width, height)
         name, colour = ("blanked", _OTHER) if one.is_blanked else ("kept", _DATA)
         title = f"{100 * one.cutout_fraction:.3f} % cut, {name}\n{_literal(one.synapse_id)}\nz = {one.z}"
@@ -454,6 +455,7 @@ def _plane(
     """Draw one plane at a place (µm); the first axis of the arrays goes to the right, the second down."""
     (left, top), (width, height) = origin, size
     ax.imshow(em.T, extent=(left, left + width, top + height, top), vmin=0, vmax=255)
+    ax.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="gray"))  # around black on black
     right = left + (np.arange(em.shape[0]) + 0.5) * width / em.shape[0]
     down = top + (np.arange(em.shape[1]) + 0.5) * height / em.shape[1]
     for label, colour in LABEL_COLOURS.items():

@@ -291,12 +291,12 @@ def _about_groups(
         told += f", which has {n_known} of them" if n_known else ""
     if data.parameters.get("cut_intensity_with_seg_masks"):
         told += "; EM that is cut along labels is equal only where these are"
-    n_of_each = f"{counted(n_chunks, 'chunk')} in {counted(n_groups, 'group')}"
+    what = "none share EM" if n_groups == n_chunks else "the chunks of a group share EM"
     shared = np.flatnonzero(np.bincount(group) > 1)
     return {
         "n_groups": n_groups,
         "groups": [[synapse_ids[row] for row in np.flatnonzero(group == number)] for number in shared],
-        "shared_em": f"{n_of_each} that share EM, told by {told}",
+        "shared_em": f"{counted(n_chunks, 'chunk')}, {counted(n_groups, 'group')}: {what}, told by {told}",
     }
 
 

@@ -197,7 +197,7 @@ def test_section_strip(ax, strip):
     assert np.flatnonzero(axes[0].images[0].get_array()[0]).tolist() == [3]  # x to the right
     assert axes[0].images[0].get_extent() == pytest.approx([0, 0.032, 0.048, 0])
     left, right = axes[0].lines[0].get_xdata()
-    assert axes[0].texts[0].get_text() == f"{1000 * (right - left):.0f} nm" == "5 nm"
+    assert axes[0].texts[-1].get_text() == f"{1000 * (right - left):.0f} nm" == "5 nm"
     assert not axes[2].axison
 
 
@@ -239,6 +239,13 @@ def test_a_synapse_is_drawn_with_the_true_proportions(ax, one):
     assert vertices.max(0) == pytest.approx([0.048, 0.072])
     assert ax.get_title(loc="left") == "7\nmore"
     assert [text.get_text() for text in ax.texts] == ["z = 2", "x = 4 (blanked)", "y = 6", "20 nm"]
+
+
+def test_black_planes_have_a_frame_on_black(ax, one):
+    figures.synapse(ax, one)
+    frames = [(patch.get_x(), patch.get_width(), patch.get_height()) for patch in ax.patches]
+    assert frames[0] == pytest.approx((0, 0.08, 0.16))
+    assert len(frames) == 3
 
 
 def test_the_scale_bar_is_as_long_as_it_says(ax, one):

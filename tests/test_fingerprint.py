@@ -224,7 +224,8 @@ class TestSharedEM:
         record, _ = run(processed())
         assert self.groups(record) == (2, [["a", "b", "c"]])
         assert "draws of 2 groups with replacement" in record["intervals"]
-        assert record["shared_em"].startswith("4 chunks in 2 groups that share EM, told by equal sections; ")
+        start = "4 chunks, 2 groups: the chunks of a group share EM, told by equal sections; "
+        assert record["shared_em"].startswith(start)
         assert "with a shift in x or y goes unseen without sources.csv" in record["shared_em"]
 
     def test_black_and_uniform_sections_are_no_sign(self, processed, write_pair, block):
@@ -233,7 +234,9 @@ class TestSharedEM:
             em[:, :, 0], em[:, :, 1], em[:4, :, 2] = 0, 255, 0
             em[4:, :, 2] = 9  # blanked, and then all alike
             write_pair(synapse_id, em)
-        assert self.groups(run(processed())[0]) == (2, [])
+        record, _ = run(processed())
+        assert self.groups(record) == (2, [])
+        assert record["shared_em"].startswith("2 chunks, 2 groups: none share EM, told by equal sections; ")
 
     def test_copies_of_one_chunk(self, processed, write_pair, block):
         """No spread and no interval, where chunks are one place; before, from 0.4879 to 0.4879."""

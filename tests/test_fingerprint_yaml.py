@@ -26,7 +26,7 @@ def record():
     return {
         "data_set": "data/demo/processed",
         "intervals": "95 %",
-        "shared_em": "6 chunks in 6 groups",
+        "shared_em": "6 chunks, 6 groups",
         "axial_to_sagittal_spacing": 5.0,
         "numbers": {
             "intensity": {
