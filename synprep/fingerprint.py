@@ -53,7 +53,7 @@ _Record = Mapping[str, Any]
 _PIXELS = {"": "imaged pixels", "_with_blanks": "all pixels, blanked ones as 0"}
 _PIXELS |= {f"_{name}": f"imaged pixels with label {name}" for name in arrays.LABELS.values()}
 _MODEL = "zero-truncated; see synprep.fingerprint"
-_HALF_WIDTH = "half-width of the uniform slopes that would alone give this {}; see synprep.fingerprint"
+_HALF_WIDTH = "half-width of the uniform slopes that would alone give this {}; see docs/fingerprint.md"
 _N_RESAMPLES = 1000
 _FNV_START, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
@@ -517,27 +517,15 @@ def _binomial(n: int, k: int, p: float) -> float:
 
 
 def _slope_half_width(variance: float) -> float:
-    """Half-width w of the uniform slopes, 1 -+ w, that alone would give this variance of a logarithm.
-
-    A slope multiplies mean and standard deviation alike. Its variance is w^2/3, and for small w that of its
-    logarithm too: a standard deviation of w/sqrt(3), within w^2/4 of itself. Tissue hardly changes from a
-    section to the next: the log ratio of neighbours is a difference of two draws, with twice the variance.
-    The mean of n sections' slopes adds w^2/n to the square of the half-width of chunks.
-
-    It is no limit. All else that varies counts as slope; sections that were shifted to one mean hide slopes
-    from the brightness, and those that were scaled to one mean from both.
-    """
+    """Half-width of the uniform slopes that alone would give this variance of a log: docs/fingerprint.md."""
     return math.sqrt(3 * variance)
 
 
 def _dependence(autocorrelation: float, n_products: float) -> str:
     """Say why sections cannot be taken to vary independently of their neighbours; empty if they can.
 
-    Of independent sections two consecutive log ratios, a - b and b - c, correlate by -1/2. If it is
-    -(1 - f)/2, half-widths are off by sqrt(1 - f): within 0.1 of -1/2 by a tenth at most, which is let
-    through. So are two standard errors, each sqrt(1/(2 n)) for n independent ones (M. S. Bartlett, On the
-    theoretical specification and sampling properties of autocorrelated time-series, 1946), and NaN, which
-    sections that are all alike have. With fewer than 13 even a correlation of 0 would be.
+    NaN, which sections that are all alike have, is let through; with fewer than 13 products even a
+    correlation of 0 would be. See docs/fingerprint.md.
     """
     allowed = 0.1 + 2 * math.sqrt(0.5 / n_products) if n_products else math.inf
     if allowed >= 0.5:
