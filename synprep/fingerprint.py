@@ -172,11 +172,11 @@ def _reduce_pixels(item: _Item, cutout: int, rows: Sequence[int]) -> _Pixels:
     imaged[rows] = arrays.imaged(counts[rows], cutout)
     groups = np.stack([imaged.sum(axis=0), (counts + blanked).sum(axis=0), *imaged[1:4]])
     sums = groups @ np.stack([arrays.INTENSITIES**power for power in (0, 1, 2)], axis=1)
-    return _Pixels(sums, _hashes(em_xyz, item.is_blanked_z), em_xyz.shape)
+    return _Pixels(sums, _hashes(em_xyz), em_xyz.shape)
 
 
-def _hashes(em_xyz: np.ndarray, is_blanked_z: np.ndarray) -> np.ndarray:
-    """Hash (FNV-1) of each section that is not blanked, nor all of one intensity, as others may be too."""
+def _hashes(em_xyz: np.ndarray) -> np.ndarray:
+    """Hash (FNV-1) of each section that is not all of one intensity, such as one that is blanked."""
     lines_yz = np.full(em_xyz.shape[1:], _FNV_START)
     for plane_yz in em_xyz:
         lines_yz ^= plane_yz
@@ -185,8 +185,7 @@ def _hashes(em_xyz: np.ndarray, is_blanked_z: np.ndarray) -> np.ndarray:
     for line_z in lines_yz:
         hashes_z ^= line_z
         hashes_z *= _FNV_PRIME
-    is_varied_z = em_xyz.min(axis=0).min(axis=0) < em_xyz.max(axis=0).max(axis=0)
-    return hashes_z[is_varied_z & ~is_blanked_z]
+    return hashes_z[em_xyz.min(axis=0).min(axis=0) < em_xyz.max(axis=0).max(axis=0)]
 
 
 def _require_tensor(header: npy.Header, item: _Item) -> None:

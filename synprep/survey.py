@@ -170,8 +170,7 @@ def cutout_report(surveyed: Surveyed, p: CutoutHistogram) -> dict[str, Any]:
     fractions, is_above = surveyed.sections["cutout_fraction"], surveyed.sections["is_blanked"]
     is_kept = surveyed.sections["is_kept"]
     section_counts, bin_edges = np.histogram(fractions, bins=p.n_bins, range=(0.0, 1.0))
-    near_edges = p.cutout_threshold + (p.cutout_threshold or 0.01) * np.arange(-20, 21) / 20
-    near_edges[0] = min(near_edges[0], 0)
+    near_edges = p.cutout_threshold + (p.cutout_threshold or 0.01) * (np.arange(-20, 21) / 20)
     near_counts = np.histogram(-fractions, -near_edges[::-1])[0][::-1]
     return {
         "synapse_ids": list(surveyed.synapse_ids),

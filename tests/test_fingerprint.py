@@ -249,6 +249,12 @@ class TestSharedEM:
         withheld = numbers(record)["chunk_contrast_half_width"]["withheld"]
         assert withheld == "it takes two chunks that share no EM"
 
+    def test_two_chunks_have_intervals_of_their_spread(self, processed, write_pair, block):
+        """Though half of the draws have one of them twice."""
+        write_pair("a", block)
+        write_pair("b", block[::-1] // 2 + 1)
+        assert numbers(run(processed())[0])["chunk_contrast_spread"]["interval"][0] == 0
+
     def test_copies_do_not_make_intervals_narrower(self, processed, write_pair):
         rng = np.random.default_rng(0)
         chunks = [rng.integers(50 + 5 * low, 250, (8, 7, 5), dtype=np.uint8) for low in range(8)]
