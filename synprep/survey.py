@@ -314,9 +314,9 @@ def scattered(areas: pd.DataFrame) -> str:
     text += f"(median of {counted(len(areas), 'partly cut section')} that were read again)."
     if n_scattered:
         text += (
-            f" In {n_scattered} of these less than half are. Scattered pixels are not cut out: they are "
-            "tissue that has the cutout pixel value, as after a contrast stretch that saturates. These "
-            "sections will be blanked all the same; to keep them raise cutout_threshold, or stretch less."
+            f" In {n_scattered} of these less than half are. Pixels that are scattered over the tissue are "
+            "not cut out: the tissue has the cutout pixel value, as after a contrast stretch that saturates. "
+            "Such sections are blanked all the same; to keep them raise cutout_threshold, or stretch less."
         )
     return text
 

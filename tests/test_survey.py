@@ -90,11 +90,13 @@ def test_cutout_that_is_one_area_and_cutout_that_is_scattered(surveyed, tmp_path
     assert (areas["two"] < 0.1).tolist().count(True) == 3
     assert areas["two", 3] > 0.6
     text = survey.scattered(survey.cutout_areas(found, pairs, p))
-    assert "In 4 of these less than half are. Scattered pixels are not cut out" in text
+    assert (
+        "In 4 of these less than half are. Pixels that are scattered over the tissue are not cut out" in text
+    )
     assert "(median of 7 partly cut sections that were read again)" in text
     assert len(survey.cutout_areas(found, pairs, p, n_sections=2)) == 2
     alone = survey.cutout_areas(surveyed(CutoutHistogram, cutout_threshold=0.07)[0], pairs, p)
-    assert "Scattered" not in survey.scattered(alone)
+    assert "scattered" not in survey.scattered(alone)
 
 
 def test_no_section_is_partly_cut(surveyed):
