@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,10 +17,12 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from synprep._core import arrays, chunk, execution, pair_checks, problems, record
+from synprep._core import arrays, chunk, execution, npy, pair_checks, problems, record
 from synprep._core.arrays import Synapse
+from synprep._core.chunk import Kept, RawPair
 from synprep._core.errors import ChunkError, TableError, composed, counted, listed, raise_failures
 from synprep._core.npy import NpyFile
+from synprep._core.pair_checks import PairMeasures
 from synprep._core.record import Dataset, load
 from synprep.pairing import Pair
 from synprep.params import Inspect, InspectRaw
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "browse",
-    "check_raw",
     "choose",
     "links",
     "load",
@@ -39,6 +40,7 @@ __all__ = [
     "quantities",
     "raise_failures",
     "save_unusual",
+    "tell",
     "unusual",
 ]
 
@@ -47,6 +49,7 @@ __all__ = [
 _FAR_OUT = 3.0
 _MANY_BLANKED = 0.25  # of the sections of a chunk
 _BLANKED = "blanked sections"
+_CHECKED = ("n_sections", "n_kept_sections", "warnings", "not_measured")  # beside what is measured
 _NEUROGLANCER = "https://neuroglancer-demo.appspot.com/#!"
 
 
@@ -101,21 +104,28 @@ def load_synapses(data: Dataset, synapse_ids: Iterable[str]) -> tuple[list[Synap
     return _load_all({synapse_id: partial(_load_one, data, synapse_id) for synapse_id in synapse_ids})
 
 
-def load_raw(pairs: Iterable[Pair], p: InspectRaw) -> tuple[list[Synapse], dict[str, str]]:
-    """Load the sections of raw pairs that preprocess would keep; nothing is blanked.
+def load_raw(pairs: Iterable[Pair], p: InspectRaw) -> tuple[list[Synapse], pd.DataFrame, dict[str, str]]:
+    """Load the sections of raw pairs that preprocess would keep, and measure the whole chunks.
 
     Returns
     -------
     synapses : list of Synapse
-        Those that could be loaded, with the labels mapped as preprocess would map them; its warnings are in
-        the caption.
+        Those that could be loaded, with the labels mapped as preprocess would map them; nothing is blanked.
+    checks : DataFrame
+        Index synapse_id; `mask_fits` (True, False, or None where it could not be measured), `fit_score`,
+        `shift_x` and `shift_y` (pixels by which the mask would have to be moved to fit best), correlations of
+        neighbours along x, y and z, `cleft_ratio`, `n_sections` and `n_kept_sections`, `warnings` and
+        `not_measured` (lists of texts): see `tell`.
     failures : dict of str to str
         Reason by synapse id for the others.
     """
-    return _load_all({pair.synapse_id: partial(_load_raw_one, pair, p) for pair in pairs})
+    loaded, failures = _load_all({pair.synapse_id: partial(_load_raw_one, pair, p) for pair in pairs})
+    names = [*(one.name for one in fields(PairMeasures)), *_CHECKED]
+    checks = pd.DataFrame([row for _, row in loaded], [one.synapse_id for one, _ in loaded], names)
+    return [one for one, _ in loaded], checks.rename_axis("synapse_id"), failures
 
 
-def _load_all(loaders: Mapping[str, Callable[[], Synapse]]) -> tuple[list[Synapse], dict[str, str]]:
+def _load_all(loaders: Mapping[str, Callable[[], Any]]) -> tuple[list[Any], dict[str, str]]:
     work = execution.attempt_all(lambda key: loaders[key](), loaders, "Loading", n_workers=1)
     outcomes = dict(work)
     failures = problems.reasons(outcomes)
@@ -138,18 +148,50 @@ def _load_one(data: Dataset, synapse_id: str) -> Synapse:
     return Synapse(synapse_id, em_xyz, mask_xyz, centre_xyz, data.spacing_xyz_nm, caption)
 
 
-def _load_raw_one(pair: Pair, p: InspectRaw) -> Synapse:
+def _load_raw_one(pair: Pair, p: InspectRaw) -> tuple[Synapse, dict[str, Any]]:
     with pair.open() as raw:
-        bounds = arrays.crop_bounds(raw.shape[2], p.axial_to_sagittal_spacing, p.n_sections)
-        kept = chunk.keep(raw, bounds, p.seg_mask_map, p.cutout_pixel_value)
-        warnings = [problem.text for problem in chunk.label_warnings(raw, kept, p.seg_mask_map)]
+        n_sections = raw.shape[2]
+        start, stop = arrays.crop_bounds(n_sections, p.axial_to_sagittal_spacing, p.n_sections)
+        kept = chunk.keep(raw, (start, stop), p.seg_mask_map, p.cutout_pixel_value)
+        warnings = [*chunk.label_warnings(raw, kept, p.seg_mask_map), *raw.warnings()]
+        checks = _check(raw, kept, p)
+    checks |= {"n_sections": n_sections, "n_kept_sections": stop - start}
+    checks["warnings"] += [problem.text for problem in warnings]
     em_xyz, mask_xyz = kept.tensor_cxyz
     spacing_xyz_nm = arrays.spacing_xyz_nm(p.voxel_size_xy_nm, p.axial_to_sagittal_spacing)
-    size = _cubic_um(spacing_xyz_nm)
     volumes = arrays.label_volumes(kept.counts, p.axial_to_sagittal_spacing)
-    caption = (pair.synapse_id, _volumes_text([volume * size for volume in volumes.values()]), *warnings)
-    centre_xyz = arrays.label_centre(mask_xyz, arrays.CLEFT)
-    return Synapse(pair.synapse_id, em_xyz, mask_xyz, centre_xyz, spacing_xyz_nm, caption)
+    size = _cubic_um(spacing_xyz_nm)
+    caption = (
+        f"{pair.synapse_id}: z {start} to {stop - 1} of {n_sections}",
+        _volumes_text([volume * size for volume in volumes.values()]),
+    )
+    centre_xyz, short = arrays.label_centre(mask_xyz, arrays.CLEFT), _short(checks)
+    one = Synapse(pair.synapse_id, em_xyz, mask_xyz, centre_xyz, spacing_xyz_nm, caption, start, short)
+    return one, checks
+
+
+def _check(raw: RawPair, kept: Kept, p: InspectRaw) -> dict[str, Any]:
+    """Measure a whole chunk, or the kept sections where no more can be read."""
+    has_labels, lacking = bool(p.seg_mask_map), []
+    try:
+        whole = chunk.keep(raw, (0, raw.shape[2]), p.seg_mask_map, p.cutout_pixel_value, npy.reused("tensor"))
+    except ChunkError as error:  # in sections that preprocess does not read
+        whole, lacking = kept, [f"sections that the crop leaves out ({problems.of_error(error).text})"]
+    em_xyz, mask_xyz = whole.tensor_cxyz
+    measures = pair_checks.measure(
+        em_xyz, mask_xyz if has_labels else None, p.cutout_pixel_value, p.voxel_size_xy_nm
+    )
+    warnings = pair_checks.warnings(measures, p.axial_to_sagittal_spacing)
+    lacking += pair_checks.not_measured(measures, has_labels)
+    return asdict(measures) | {"warnings": warnings, "not_measured": lacking}
+
+
+def _short(checks: Mapping[str, Any]) -> str:
+    """What stands on a picture: the first warning without its numbers, and how many more there are."""
+    first, *more = [text.split(" (")[0].split(": ")[0] for text in checks["warnings"]] or [""]
+    if not first and checks["mask_fits"] is None and checks["not_measured"]:
+        return "not measured whether the mask fits"
+    return first + (f", and {counted(len(more), 'more warning')}" if more else "")
 
 
 def _cubic_um(spacing_xyz_nm: np.ndarray) -> float:
@@ -162,25 +204,34 @@ def _volumes_text(volumes_um3: Sequence[float]) -> str:
     return f"{', '.join(parts)} µm³"
 
 
-def check_raw(synapses: Iterable[Synapse], p: InspectRaw) -> tuple[pd.DataFrame, list[str]]:
-    """Measure whether the masks that `load_raw` returned fit their EM, and whether the axes are in order.
+def tell(checks: pd.DataFrame) -> list[str]:
+    """Say in lines what `load_raw` has found: what the crop keeps, warnings, and what was not measured.
+
+    Parameters
+    ----------
+    checks : DataFrame
+        See `load_raw`.
 
     Returns
     -------
-    measures : DataFrame
-        Index synapse_id; boundary contrast (grey levels), relative contrast, correlations of neighbours along
-        x, y and z, cleft ratio.
-    warnings : list of str
-        What the numbers mean, where they are not as they should be; with the id.
+    list of str
+        The last line counts pairs: those with warnings, those of which something could not be measured, and
+        those that are neither.
     """
-    rows, warnings = {}, []
-    for one in synapses:
-        mask_xyz = one.mask_xyz if p.seg_mask_map else np.zeros_like(one.mask_xyz)  # no labels to measure
-        measures = pair_checks.measure(one.em_xyz, mask_xyz, p.cutout_pixel_value)
-        rows[one.synapse_id] = asdict(measures)
-        found = pair_checks.warnings(measures, p.axial_to_sagittal_spacing)
-        warnings += [f"{one.synapse_id}: {warning}" for warning in found]
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("synapse_id"), warnings
+    counts = checks[["n_kept_sections", "n_sections"]].value_counts()
+    lines = [
+        f"the crop keeps {kept} of {n} sections: {counted(times, 'pair')}"
+        for (kept, n), times in counts.items()
+    ]
+    for name, said in (("warnings", ""), ("not_measured", "not measured: ")):
+        lines += [f"{one}: {said}{text}" for one, texts in checks[name].items() for text in texts]
+    has_warning, is_lacking = (checks[name].map(bool).to_numpy(bool) for name in _CHECKED[2:])
+    n_good = int((~has_warning & ~is_lacking).sum())
+    lines.append(
+        f"{counted(len(checks), 'pair')}: {n_good} without warnings, {has_warning.sum()} with warnings, "
+        f"{(is_lacking & ~has_warning).sum()} without warnings but not wholly measured"
+    )
+    return lines
 
 
 def links(data: Dataset, synapse_ids: Iterable[str]) -> "_Links | None":

@@ -10,13 +10,14 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from synprep import figures, inspection, pairing, preprocess
-from synprep._core import record
-from synprep._core.errors import TableError
+from synprep._core import chunk, record
+from synprep._core.errors import ChunkError, TableError
 from synprep._core.synthetic import make_chunk
 from synprep.params import Inspect, InspectRaw, Preprocess
 
@@ -179,27 +180,101 @@ def test_arrays_that_are_no_tensors_are_named(raw):
 def test_a_raw_pair_is_cropped_but_not_blanked(raw):
     del raw["proc_data_path"]
     p = InspectRaw(**raw, seg_mask_map=dict(zip(Preprocess().seg_mask_map, (1, 2, 3), strict=True)))
-    synapses, failures = inspection.load_raw(pairing.find(p).pairs, p)
+    synapses, checks, failures = inspection.load_raw(pairing.find(p).pairs, p)
     one = synapses[0]
     assert failures == {}
     assert one.em_xyz.shape == (6, 5, 5)
     assert one.em_xyz[0, 0].tolist() == [100, 0, 100, 100, 100]
     assert one.em_xyz[5, 0].tolist() == [100, 0, 0, 100, 100]
-    assert one.caption[0] == "007"
-    assert "the crop removed all postsynaptic voxels" in one.caption
+    assert one.caption == ("007: z 7 to 11 of 20", "pre 2.6e-06, cleft 7.7e-06, post 0 µm³")
+    assert (one.first_z, one.centre_xyz) == (7, (4, 1, 3))
+    said = ["the crop removed all postsynaptic voxels"]
+    said += ["the cleft touches the crop's edge, and may be cut off: last z"]
+    assert checks.loc["007", "warnings"][1:] == said
+    assert one.warning == "label values may be mixed up, and 2 more warnings"
+    assert checks.loc["007", ["n_sections", "n_kept_sections"]].tolist() == [20, 5]
 
 
-def test_checks_of_raw_pairs_name_the_pair(write_pair, paths):
-    em, mask = make_chunk(7, (96, 96, 24))
+@pytest.fixture
+def two_pairs(write_pair, paths):
+    em, mask = make_chunk(1000379, (96, 96, 40))
     write_pair("good", em, mask)
-    write_pair("turned", em, np.ascontiguousarray(mask[::-1, ::-1]))
+    write_pair("moved", em, np.roll(mask, 16, axis=0))
     del paths["proc_data_path"]
-    p = InspectRaw(**paths, n_sections=24)
-    synapses, _ = inspection.load_raw(pairing.find(p).pairs, p)
-    measures, warnings = inspection.check_raw(synapses, p)
-    assert list(measures.index) == ["good", "turned"]
-    assert measures.loc["good", "relative_contrast"] > 1
-    assert [warning.split(" (")[0] for warning in warnings] == ["turned: the mask may not fit its EM"]
+    return InspectRaw(**paths, n_sections=2)  # too few to see the mask fit in small chunks
+
+
+def test_checks_of_whole_raw_pairs(two_pairs):
+    synapses, checks, _ = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)
+    assert checks.index.tolist() == ["good", "moved"]
+    assert checks["mask_fits"].tolist() == [True, False]
+    assert checks["shift_x"].tolist() == [0, -16]
+    warnings = checks.loc["moved", "warnings"]
+    assert "the mask may not fit its EM" in [text.split(" (")[0] for text in warnings]
+    assert all(one.warning for one in synapses)  # the cleft is cut off
+
+
+def test_checks_are_told(two_pairs):
+    checks = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)[1]
+    checks.at["good", "warnings"], checks.at["moved", "warnings"] = [], ["a", "b"]
+    assert inspection.tell(checks) == [
+        "the crop keeps 2 of 40 sections: 2 pairs",
+        "moved: a",
+        "moved: b",
+        "2 pairs: 1 without warnings, 1 with warnings, 0 without warnings but not wholly measured",
+    ]
+    checks.at["good", "not_measured"] = ["c"]
+    assert inspection.tell(checks)[-2:] == [
+        "good: not measured: c",
+        "2 pairs: 0 without warnings, 1 with warnings, 1 without warnings but not wholly measured",
+    ]
+    assert inspection.tell(checks[:0]) == [
+        "0 pairs: 0 without warnings, 0 with warnings, 0 without warnings but not wholly measured"
+    ]
+
+
+def test_checks_are_saved_as_the_notebook_does(two_pairs, tmp_path):
+    _, checks, _ = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)
+    checks = checks.astype({"mask_fits": object})
+    checks.at["good", "mask_fits"], checks.at["good", "shift_x"] = None, np.nan
+    figures.save(tmp_path / "a", plt.figure(), checks.reset_index().to_dict("list"))
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert saved["synapse_id"] == ["good", "moved"]
+    assert saved["mask_fits"] == [None, False]
+    assert saved["shift_x"][0] is None
+    assert len(saved["warnings"]) == 2 and saved["not_measured"] == [[], []]
+    assert "mask" in saved["warnings"][1][0]
+
+
+def test_a_pair_without_neurons_is_not_measured(write_pair, paths):
+    em, mask = make_chunk(1000379, (96, 96, 20))
+    write_pair("1", em, mask * (mask == 2))
+    del paths["proc_data_path"]
+    (one,), checks, _ = inspection.load_raw(pairing.find(InspectRaw(**paths)).pairs, InspectRaw(**paths))
+    assert checks["mask_fits"].tolist() == [None]
+    said = [text.split(" (")[0] for text in checks.loc["1", "not_measured"]]
+    assert said == ["whether the mask fits", "cleft_ratio"]
+    assert one.warning.startswith("no presynaptic voxel")
+
+
+def test_what_cannot_be_read_beyond_the_crop_is_said(write_pair, paths, monkeypatch):
+    """As of volumes with absent blocks outside of the sections that preprocess reads."""
+    em, mask = make_chunk(1000379, (96, 96, 40))
+    write_pair("1", em, mask)
+    keep = chunk.keep
+
+    def fail(raw, bounds, *rest):
+        if bounds == (0, 40):
+            raise ChunkError("blocks of the em volume are absent", "3", "somewhere")
+        return keep(raw, bounds, *rest)
+
+    monkeypatch.setattr(chunk, "keep", fail)
+    del paths["proc_data_path"]
+    p = InspectRaw(**paths, n_sections=20)
+    _, checks, failures = inspection.load_raw(pairing.find(p).pairs, p)
+    assert (failures, checks["mask_fits"].tolist()) == ({}, [True])
+    said = "sections that the crop leaves out (blocks of the em volume are absent: somewhere: 3)"
+    assert checks.loc["1", "not_measured"] == [said]
 
 
 def test_where_no_labels_are_expected_they_are_not_measured(write_pair, paths):
@@ -207,12 +282,11 @@ def test_where_no_labels_are_expected_they_are_not_measured(write_pair, paths):
     write_pair("1", em, np.ascontiguousarray(mask[::-1, ::-1]))
     del paths["proc_data_path"]
     p = InspectRaw(**paths, n_sections=24, seg_mask_map={})
-    synapses, _ = inspection.load_raw(pairing.find(p).pairs, p)
-    assert len(synapses[0].caption) == 2
-    measures, warnings = inspection.check_raw(synapses, p)
-    assert warnings == []
-    assert measures[["boundary_contrast", "relative_contrast", "cleft_ratio"]].isna().all(axis=None)
-    assert measures[["correlation_x", "correlation_y", "correlation_z"]].notna().all(axis=None)
+    (one,), checks, _ = inspection.load_raw(pairing.find(p).pairs, p)
+    assert (len(one.caption), one.warning) == (2, "")
+    assert checks.loc["1", ["warnings", "not_measured"]].tolist() == [[], []]
+    assert checks[["mask_fits", "fit_score", "shift_x", "shift_y", "cleft_ratio"]].isna().all(axis=None)
+    assert checks[["correlation_x", "correlation_y", "correlation_z"]].notna().all(axis=None)
 
 
 def test_widgets_are_loaded_with_the_first_browser():

@@ -29,7 +29,8 @@ class Synapse:
     """Voxels of one synapse, ready to be drawn: EM and labels 0 to 3, both (x, y, z) uint8.
 
     The centre is the voxel in the middle of the cleft, or of the chunk when there is no cleft; the spacing
-    is the voxel size, (3,) float64; the caption has lines that say what a person should know of it.
+    is the voxel size, (3,) float64; the caption has two lines that say what a person should know of it; the
+    first section is that of the raw chunk, where that is known; a warning takes the place of the second line.
     """
 
     synapse_id: str
@@ -38,6 +39,8 @@ class Synapse:
     centre_xyz: tuple[int, int, int]
     spacing_xyz_nm: np.ndarray
     caption: tuple[str, ...]
+    first_z: int = 0
+    warning: str = ""
 
 
 def spacing_xyz_nm(voxel_size_xy_nm: float, axial_to_sagittal_spacing: float) -> np.ndarray:

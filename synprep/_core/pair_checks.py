@@ -1,17 +1,15 @@
 """Measured checks of a raw pair: whether its mask fits, its axes are in order, its labels are mixed up.
 
-A warning is a reason to look at the pictures, not a proof, and nothing here finds presynaptic and
-postsynaptic exchanged. The limits come from seven real pairs (serial-section TEM, 9 x 9 x 48 nm; FIB-SEM,
-10 nm):
+A warning is a reason to look at the pictures, not a proof. How often each is right and wrong on real pairs,
+and what cannot be seen at all, is in docs/pair_checks.md.
 
-- Relative contrast: 1.07 to 1.84. With a mask that is flipped, turned, transposed, of another chunk, or away
-  by 16 voxels or more at most 0.44, by 8 voxels 0.60; one that is 4 voxels away may pass. Labels drawn 1 or
-  2 pixels short of the membrane have 0.80 and more; those that cover thin membranes may be warned about.
-- Correlations: lowest along z whenever sections are at least twice as far apart as pixels.
-- Cleft ratio: 0.01 to 0.33; 3 or more when cleft and a neuron have each other's value.
+Whether a mask fits: neurons end at membranes, which are dark. For rings around the neurons' border, and for
+all shifts of the mask within a section, it is measured how much darker the EM is in the ring than in a band
+inside the neurons. Where the mask fits, no shift gives more than none. Shifts that are far from none are the
+control: a score is a contrast less their mean, in their standard deviations.
 """
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,36 +17,50 @@ import numpy as np
 from synprep._core import arrays
 
 N_SECTIONS = 32  # are looked at, evenly spread; all of a chunk that has fewer
-N_RINGS = 3
 N_LEAST = 250  # a mean or a correlation of fewer pixels is NaN
-MIN_RELATIVE_CONTRAST = 0.7
+MIN_SCORE = 5.0
 COARSE_SPACING = 2.0
+RANGE_NM = (3.0, 32.0)  # pixels: of finer ones some are left out, with coarser ones membranes are not seen
+
+# Lengths in nm, from a neuron's border; the inside is negative.
+_RING, _RINGS = 8.0, range(-3, 6)  # width, at least a pixel; each ends at so many widths
+_BAND = (-72.0, -24.0)
+_WINDOW = 100.0  # in the EM, what is larger than two of these is taken out
+_NEAR, _FAR, _REACH = (16.0, 1), (48.0, 3), (160.0, 10)  # shifts, at least so many pixels
+_UNKNOWN = None, math.nan, math.nan, math.nan  # of `mask_fit`
 
 
 @dataclass(frozen=True)
 class PairMeasures:
-    """What is measured on a raw pair; NaN where there is too little to measure."""
+    """What is measured on a raw pair; None and NaN where there is too little to measure."""
 
-    boundary_contrast: float
-    relative_contrast: float
+    mask_fits: bool | None
+    fit_score: float
+    shift_x: float  # pixels by which the mask would have to be moved to fit best
+    shift_y: float
     correlation_x: float
     correlation_y: float
     correlation_z: float
     cleft_ratio: float
 
 
-def measure(em_xyz: np.ndarray, mask_xyz: np.ndarray, cutout_pixel_value: int = 0) -> PairMeasures:
-    """Measure a raw pair: a whole chunk, (x, y, z) uint8, with the standard label values.
+def measure(
+    em_xyz: np.ndarray,
+    mask_xyz: np.ndarray | None,
+    cutout_pixel_value: int = 0,
+    voxel_size_xy_nm: float = 8.0,
+) -> PairMeasures:
+    """Measure a raw pair: a whole chunk, (x, y, z) uint8, with the standard label values, or without a mask.
 
     Of a deep one `N_SECTIONS` evenly spread sections are looked at. Pixels of the intensity
     `cutout_pixel_value` are left out, but what is imaged of a partly cut section counts: with the axes out of
     order a black section is a cut in every plane.
     """
-    has_label_z, has_image_z = mask_xyz.any(axis=(0, 1)), (em_xyz != cutout_pixel_value).any(axis=(0, 1))
-    z = _spread(has_label_z & has_image_z)
-    contrasts = boundary_contrast(em_xyz[:, :, z], mask_xyz[:, :, z], cutout_pixel_value)
     correlations = neighbour_correlations(em_xyz, cutout_pixel_value)
-    return PairMeasures(*contrasts, *correlations, cleft_ratio(mask_xyz))
+    if mask_xyz is None:
+        return PairMeasures(*_UNKNOWN, *correlations, math.nan)
+    fit = mask_fit(em_xyz, mask_xyz, cutout_pixel_value, voxel_size_xy_nm)
+    return PairMeasures(*fit, *correlations, cleft_ratio(mask_xyz))
 
 
 def warnings(measures: PairMeasures, axial_to_sagittal_spacing: float) -> list[str]:
@@ -58,12 +70,16 @@ def warnings(measures: PairMeasures, axial_to_sagittal_spacing: float) -> list[s
     correlations do not tell which axis is z.
     """
     m, found = measures, []
-    if m.relative_contrast < MIN_RELATIVE_CONTRAST:
+    if m.mask_fits is False and m.fit_score < MIN_SCORE:
         found.append(
-            f"the mask may not fit its EM (boundary contrast {m.boundary_contrast:.1f} grey levels, "
-            f"{m.relative_contrast:.2f} of the EM's standard deviation; where a mask fits, "
-            f"{MIN_RELATIVE_CONTRAST} or more): is it of this chunk, in the same axis order, not shifted or "
-            "flipped, and are membranes dark in the EM?"
+            f"the mask may not fit its EM (its borders follow no membranes: score {m.fit_score:.1f}, where "
+            f"one fits at least {MIN_SCORE:g}): is it of this chunk, in the same axis order, not flipped, "
+            "and are membranes dark in the EM?"
+        )
+    elif m.mask_fits is False:
+        found.append(
+            f"the mask may not fit its EM (it fits best, with a score of {m.fit_score:.1f}, when it is moved "
+            f"by {m.shift_x:.0f} pixels along x and {m.shift_y:.0f} along y): is it shifted?"
         )
     lowest, axis = min((m.correlation_x, "x"), (m.correlation_y, "y"))
     if axial_to_sagittal_spacing >= COARSE_SPACING and lowest < m.correlation_z:
@@ -80,23 +96,124 @@ def warnings(measures: PairMeasures, axial_to_sagittal_spacing: float) -> list[s
     return found
 
 
-def boundary_contrast(
-    em_xyz: np.ndarray, mask_xyz: np.ndarray, cutout_pixel_value: int = 0, n_least: int = N_LEAST
-) -> tuple[float, float]:
-    """How much brighter the neurons are than their boundary: in grey levels, and / the EM's deviation.
+def not_measured(measures: PairMeasures, has_labels: bool = True) -> list[str]:
+    """Say what could not be measured on a raw pair; nothing of labels where there are none."""
+    m = measures
+    along = [axis for axis in "xyz" if math.isnan(getattr(m, f"correlation_{axis}"))]
+    parts = {
+        "whether the mask fits (too few imaged pixels inside and around neurons)": has_labels
+        and m.mask_fits is None,
+        f"correlation along {', '.join(along)} (too few imaged pixels)": along,
+        "cleft_ratio (a label is missing)": has_labels and math.isnan(m.cleft_ratio),
+    }
+    return [text for text, is_lacking in parts.items() if is_lacking]
 
-    The boundary is membrane and so darker. It is the darkest of `N_RINGS` rings around presynaptic and
-    postsynaptic pixels, each one pixel wide: background that shares an edge with a neuron, or with the ring
-    before. Rings lie within a section, because with coarse sections the neighbour along z need not be
-    membrane; they are several, because labels may end short of the membrane. The cleft, dark itself, is on
-    neither side.
+
+def mask_fit(
+    em_xyz: np.ndarray, mask_xyz: np.ndarray, left_out: int = 0, pixel_nm: float = 8.0
+) -> tuple[bool | None, float, float, float]:
+    """Whether the mask fits, the best score, and the shift along x and y (pixels) that has it."""
+    every = max(1, round(RANGE_NM[0] / pixel_nm))
+    em_xyz, mask_xyz, pixel_nm = em_xyz[::every, ::every], mask_xyz[::every, ::every], every * pixel_nm
+    is_neuron_z = ((mask_xyz == arrays.PRESYNAPTIC) | (mask_xyz == arrays.POSTSYNAPTIC)).any(axis=(0, 1))
+    z = _spread(is_neuron_z & (em_xyz != left_out).any(axis=(0, 1)))
+    near, far, reach = (max(nm / pixel_nm, n_least) for nm, n_least in (_NEAR, _FAR, _REACH))
+    shifts = np.arange(-int(reach), int(reach) + 1)
+    distance = np.hypot(shifts[:, None], shifts)
+    scores = np.zeros((0, *distance.shape))
+    if z.size and pixel_nm <= RANGE_NM[1]:
+        planes = (array[:, :, z].transpose(2, 0, 1) for array in (em_xyz, mask_xyz))
+        scores = _scores(_contrasts(*planes, left_out, pixel_nm, shifts), distance >= far)
+    if not scores.size:
+        return _UNKNOWN
+    ring, x, y = np.unravel_index(np.nanargmax(scores), scores.shape)
+    score, is_near = float(scores[ring, x, y]), bool(distance[x, y] <= near)
+    return is_near and score >= MIN_SCORE, score, float(every * shifts[x]), float(every * shifts[y])
+
+
+def _contrasts(
+    em_zxy: np.ndarray, mask_zxy: np.ndarray, left_out: int, pixel_nm: float, shifts: np.ndarray
+) -> np.ndarray:
+    """By ring and shift along x and y: mean EM of the band - that of the ring; NaN for few pixels."""
+    size = [_fast(n + int(shifts[-1])) for n in em_zxy.shape[1:]]
+    sums = counts = 0
+    mean = em_zxy[em_zxy != left_out].mean()
+    for em, regions in zip(em_zxy, _regions(mask_zxy, pixel_nm), strict=True):
+        is_imaged = (em != left_out).astype(np.float32)
+        detail = _detail((em - np.float32(mean)) * is_imaged, is_imaged, round(_WINDOW / pixel_nm))
+        moved = np.conj(np.fft.rfft2(regions.astype(np.float32), size))
+        sums = sums + np.fft.rfft2(detail, size) * moved  # a product here is a sum over pixels by shift
+        counts = counts + np.fft.rfft2(is_imaged, size) * moved
+    sums, counts = (np.fft.irfft2(one, size)[:, shifts][:, :, shifts] for one in (sums, counts))
+    means = sums / np.where(counts > N_LEAST - 0.5, counts, np.nan)
+    return means[0] - means[1:]
+
+
+def _scores(contrasts: np.ndarray, is_control: np.ndarray) -> np.ndarray:
+    """Scores of the rings whose contrast is known for most shifts of the control, and varies."""
+    contrasts = contrasts[np.isfinite(contrasts[:, is_control]).mean(axis=1) > 0.5]
+    control = contrasts[:, is_control]
+    mean, std = (of(control, axis=1)[:, None, None] for of in (np.nanmean, np.nanstd))
+    return ((contrasts - mean) / np.where(std > 0, std, np.nan))[(std > 0)[:, 0, 0]]
+
+
+def _regions(mask_zxy: np.ndarray, pixel_nm: float) -> np.ndarray:
+    """The band and the rings of each section, (z, region, x, y).
+
+    They lie within a section, because with coarse sections the neighbour along z need not be membrane. The
+    cleft, dark itself, is in none; where neurons touch, the border is between them.
     """
-    is_imaged = em_xyz != cutout_pixel_value
-    is_neuron = (mask_xyz == arrays.PRESYNAPTIC) | (mask_xyz == arrays.POSTSYNAPTIC)
-    rings = _rings(is_neuron, ~is_neuron & (mask_xyz != arrays.CLEFT))
-    means = [_mean(em_xyz[region & is_imaged], n_least) for region in (is_neuron, *rings)]
-    contrast = means[0] - np.fmin.reduce(means[1:])
-    return float(contrast), float(contrast / _std(em_xyz[is_imaged]))
+    width, n = (
+        max(_RING / pixel_nm, 1),
+        math.ceil(max(-_BAND[0] / pixel_nm, _RINGS[-1] * _RING / pixel_nm, 9)),
+    )
+    is_cleft = mask_zxy == arrays.CLEFT
+    neurons = [mask_zxy == label for label in (arrays.PRESYNAPTIC, arrays.POSTSYNAPTIC)]
+    outside = _distance(neurons[0] | neurons[1], n)
+    for is_neuron in neurons:
+        outside[is_neuron] = 1 - _distance(~is_neuron, n)[is_neuron]
+    outside[is_cleft] = n + 1
+    ends = [(low / pixel_nm, high / pixel_nm) for low, high in [_BAND]]
+    ends += [((k - 1) * width, k * width) for k in _RINGS]
+    return np.stack([(outside > low) & (outside <= high) for low, high in ends], axis=1)
+
+
+def _distance(flags_zxy: np.ndarray, n: int) -> np.ndarray:
+    """Pixels to the nearest flagged one of the section, n + 1 beyond n; in steps that make octagons."""
+    distance, reached = np.where(flags_zxy, 0, n + 1).astype(np.int16), flags_zxy
+    for step in range(1, n + 1):
+        grown = _touched(reached, has_corners=step % 2 == 0)
+        distance[grown & ~reached] = step
+        reached = grown
+    return distance
+
+
+def _touched(flags_zxy: np.ndarray, has_corners: bool) -> np.ndarray:
+    """Flagged pixels and those that share an edge with one, or a corner."""
+    touched = flags_zxy.copy()
+    touched[:, 1:] |= flags_zxy[:, :-1]
+    touched[:, :-1] |= flags_zxy[:, 1:]
+    source = touched.copy() if has_corners else flags_zxy
+    touched[:, :, 1:] |= source[:, :, :-1]
+    touched[:, :, :-1] |= source[:, :, 1:]
+    return touched
+
+
+def _detail(em: np.ndarray, is_imaged: np.ndarray, n: int) -> np.ndarray:
+    """EM, 0 where it is not imaged, less its mean in the window of n pixels to all sides."""
+    return em - is_imaged * _box(em, n) / np.maximum(_box(is_imaged, n), 1)
+
+
+def _box(plane: np.ndarray, n: int) -> np.ndarray:
+    for _ in range(2):
+        sums = np.cumsum(np.pad(plane, ((n + 1, n), (0, 0))), axis=0, dtype=np.float64)
+        plane = (sums[2 * n + 1 :] - sums[: -2 * n - 1]).T
+    return plane
+
+
+def _fast(n: int) -> int:
+    """The next size that the FFT is fast for: no prime factor above 5."""
+    return next(size for size in range(n, 2 * n + 1) if pow(30, 20, size) == 0)
 
 
 def neighbour_correlations(
@@ -124,33 +241,6 @@ def _spread(is_wanted_z: np.ndarray) -> np.ndarray:
     """Up to `N_SECTIONS` of the wanted sections, evenly spread from the first to the last."""
     z = np.flatnonzero(is_wanted_z)
     return z[np.linspace(0, z.size - 1, min(z.size, N_SECTIONS)).astype(np.int64)]
-
-
-def _rings(is_inside: np.ndarray, is_outside: np.ndarray) -> Iterator[np.ndarray]:
-    grown = is_inside.copy()
-    for _ in range(N_RINGS):
-        ring = is_outside & _touched(grown) & ~grown
-        yield ring
-        grown |= ring
-
-
-def _touched(flags: np.ndarray) -> np.ndarray:
-    """Pixels that share an edge with a flagged one of the same section."""
-    touched = np.zeros_like(flags)
-    touched[1:] |= flags[:-1]
-    touched[:-1] |= flags[1:]
-    touched[:, 1:] |= flags[:, :-1]
-    touched[:, :-1] |= flags[:, 1:]
-    return touched
-
-
-def _mean(values: np.ndarray, n_least: int) -> float:
-    return values.mean() if values.size >= max(n_least, 1) else np.nan
-
-
-def _std(values: np.ndarray) -> float:
-    """Standard deviation, NaN where it cannot be divided by."""
-    return (values.size and values.std()) or np.nan
 
 
 def _correlation(first: np.ndarray, second: np.ndarray, left_out: int, n_least: int) -> float:
