@@ -326,19 +326,25 @@ def synapse(ax: Axes, one: Synapse) -> Axes:
     """Draw the planes through the centre of a synapse, in true proportions, with outlines of its labels.
 
     The xy plane is at the upper left; beside it the yz plane with z to the right, below it the xz plane with
-    z down, so that equal coordinates face each other.
+    z down, so that equal coordinates face each other. A cleft that is small in the xy plane is drawn once
+    more at the lower right, enlarged. Sections are counted in the raw chunk where that is known.
     """
     width, height, depth = _size_um(one)
     gap = 0.04 * max(width, height)
     x, y, z = one.centre_xyz
-    em_xyz, mask_xyz = one.em_xyz, one.mask_xyz
-    _plane(ax, em_xyz[:, :, z], mask_xyz[:, :, z], (0, 0), (width, height), f"z = {z}")
-    _plane(ax, em_xyz[x].T, mask_xyz[x].T, (width + gap, 0), (depth, height), f"x = {x}")
-    _plane(ax, em_xyz[:, y], mask_xyz[:, y], (0, height + gap), (width, depth), f"y = {y}")
+    em_xyz, mask_xyz, corner = one.em_xyz, one.mask_xyz, (width + gap, height + gap)
+    _plane(ax, em_xyz[:, :, z], mask_xyz[:, :, z], (0, 0), (width, height), f"z = {z + one.first_z}")
+    _plane(ax, em_xyz[x].T, mask_xyz[x].T, (corner[0], 0), (depth, height), f"x = {x}")
+    _plane(ax, em_xyz[:, y], mask_xyz[:, y], (0, corner[1]), (width, depth), f"y = {y}")
     _scale_bar(ax, width, height)
-    ax.set(xlim=(0, width + gap + depth), ylim=(height + gap + depth, 0), aspect="equal")
+    side = max(depth, _zoom(ax, one, corner))
+    ax.set(xlim=(0, corner[0] + side), ylim=(corner[1] + side, 0), aspect="equal", anchor="NW")
     ax.set_axis_off()
-    ax.set_title("\n".join(map(_literal, one.caption)), loc="left", fontsize=12)
+    _fit_names(ax, depth)
+    lines = (*one.caption[:1], one.warning) if one.warning else one.caption[:2]
+    size = min(12, _cell_points(ax)[0] / (0.54 * max(10, *map(len, lines))))  # so wide is a character
+    style = {"fontsize": size, "color": _OTHER} if one.warning else {"fontsize": size}
+    ax.set_title("\n".join(map(_literal, lines)), loc="left", **style)
     return ax
 
 
@@ -464,6 +470,45 @@ def _plane(
             ax.contour(right, down, is_inside, [0.5], colors=colour, linewidths=1.5)
     name += "" if em.any() else " (blanked)"
     ax.annotate(name, (left, top), (3, -3), textcoords="offset points", va="top", **_ON_PICTURE)
+
+
+def _zoom(ax: Axes, one: Synapse, corner: tuple[float, float]) -> float:
+    """Draw a small cleft of the xy plane enlarged, with its upper left at a corner; return how long it is."""
+    (width, height, depth), pixel, (*at, z) = _size_um(one), one.spacing_xyz_nm[0] / 1000, one.centre_xyz
+    em, mask = one.em_xyz[:, :, z], one.mask_xyz[:, :, z]
+    found = np.nonzero(mask == arrays.CLEFT)
+    if not found[0].size:
+        return 0
+    longest = max(np.ptp(axis) + 1 for axis in found)
+    side = min(max(depth, 0.45 * max(width, height)), max(width, height))
+    times = int(min(side / pixel / max(1.5 * longest, 16), 8))
+    if times < 2:
+        return 0
+    n = [min(int(side / pixel / times), length) for length in em.shape]
+    starts = [min(max(int(k) - m // 2, 0), length - m) for k, m, length in zip(at, n, em.shape, strict=True)]
+    part = tuple(slice(start, start + m) for start, m in zip(starts, n, strict=True))
+    size = (times * n[0] * pixel, times * n[1] * pixel)
+    _plane(ax, em[part], mask[part], corner, size, f"z = {z + one.first_z}, {times} x")
+    frame = Rectangle([start * pixel for start in starts], n[0] * pixel, n[1] * pixel, fill=False)
+    ax.add_patch(frame).set(edgecolor="white", path_effects=_ON_PICTURE["path_effects"])
+    return max(size)
+
+
+def _fit_names(ax: Axes, depth: float) -> None:
+    """Turn and shrink what is written on a thin plane along z, so that it stays inside."""
+    room = zip(_cell_points(ax), (ax.get_xlim(), ax.get_ylim()), strict=True)
+    thickness = depth * min(points / abs(high - low) for points, (low, high) in room)  # in points
+    for text in ax.texts[1:3]:
+        text.set_fontsize(min(12, max(4, 0.7 * thickness)))
+    if thickness < 60:
+        ax.texts[1].set(rotation=90)
+
+
+def _cell_points(ax: Axes) -> np.ndarray:
+    """Width and height of the part of the figure that an Axes has, about, in points."""
+    spec = ax.get_subplotspec()
+    n_rows, n_columns = spec.get_gridspec().get_geometry() if spec else (1, 1)
+    return 72 * ax.figure.get_size_inches() * (0.94 / n_columns, 0.85 / n_rows)
 
 
 def _scale_bar(ax: Axes, width: float, height: float) -> None:

@@ -191,7 +191,7 @@ def _short(checks: Mapping[str, Any]) -> str:
     first, *more = [text.split(" (")[0].split(": ")[0] for text in checks["warnings"]] or [""]
     if not first and checks["mask_fits"] is None and checks["not_measured"]:
         return "not measured whether the mask fits"
-    return first + (f", and {counted(len(more), 'more warning')}" if more else "")
+    return first + (f" (+ {len(more)})" if more else "")
 
 
 def _cubic_um(spacing_xyz_nm: np.ndarray) -> float:

@@ -248,6 +248,58 @@ def test_black_planes_have_a_frame_on_black(ax, one):
     assert len(frames) == 3
 
 
+def test_sections_of_a_raw_chunk_keep_their_number(ax, one):
+    figures.synapse(ax, replace(one, first_z=100))
+    assert [text.get_text() for text in ax.texts[:3]] == ["z = 102", "x = 4 (blanked)", "y = 6"]
+
+
+def test_a_warning_takes_the_place_of_the_second_line(ax, one):
+    figures.synapse(ax, replace(one, warning="it may not fit"))
+    assert ax.get_title(loc="left") == "7\nit may not fit"
+    warned = ax._left_title.get_color()
+    ax.clear()
+    figures.synapse(ax, replace(one, caption=("7", "more", "too much")))
+    assert ax.get_title(loc="left") == "7\nmore"
+    assert warned != ax._left_title.get_color()
+
+
+@pytest.mark.parametrize("depth", [1, 4, 40])
+@pytest.mark.parametrize("name", ["7", "864691135100034812_and_much_more_text"])
+def test_text_stays_inside_its_panel(ax, depth, name):
+    em, mask = np.full((2, 64, 64, depth), 9, np.uint8)
+    one = Synapse(name, em, mask, (32, 32, 0), np.array([8, 8, 40]), (f"{name}: z 102 to 153 of 256", name))
+    figure = figures.contact_sheet([one] * 5, "title")
+    figure.canvas.draw()
+    cell = figure.bbox.width / 4
+    for panel in figure.axes[:5]:
+        title = panel._left_title.get_window_extent()
+        assert title.x0 // cell == (title.x1 - 1) // cell
+        for text, image in zip(panel.texts[1:3], panel.images[1:3], strict=True):
+            inside, around = text.get_window_extent(), image.get_window_extent()
+            assert inside.width <= around.width + 1 and inside.height <= around.height + 1
+    plt.close(figure)
+
+
+def test_a_small_cleft_is_enlarged(ax, one):
+    em, mask = np.zeros((2, 100, 80, 5), np.uint8)
+    mask[90:96, 40:44, 2], em[95, 40, 2] = 2, 200
+    small = replace(one, em_xyz=em, mask_xyz=mask, centre_xyz=(93, 42, 2), first_z=10)
+    figures.synapse(ax, small)
+    zoomed = ax.images[3]
+    assert ax.texts[-1].get_text() == "z = 12, 2 x"
+    left, right, bottom, _ = zoomed.get_extent()
+    n_x = zoomed.get_array().shape[1]
+    assert (right - left) / n_x == pytest.approx(2 * 0.008)
+    assert zoomed.get_array().max() == 200
+    frame = ax.patches[0]
+    assert frame.get_x() + frame.get_width() == pytest.approx(0.8)  # it ends where the plane does
+    assert ax.get_xlim()[1] >= right and ax.get_ylim()[0] >= bottom
+    mask[:, 40:44, 2] = 2
+    ax.clear()
+    figures.synapse(ax, small)
+    assert (len(ax.images), len(ax.patches)) == (3, 0)
+
+
 def test_the_scale_bar_is_as_long_as_it_says(ax, one):
     figures.synapse(ax, one)
     left, right = ax.lines[-1].get_xdata()
