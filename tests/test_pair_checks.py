@@ -104,9 +104,16 @@ def test_the_border_lies_within_the_section():
 
 def test_brightness_that_varies_slowly_does_not_matter():
     em_xyz, mask_xyz = drawn()
-    shaded = em_xyz * np.linspace(0.5, 1.5, 96)[:, None, None]
-    fits, score, *_ = pair_checks.mask_fit(shaded.clip(1, 255).astype(np.uint8), mask_xyz)
-    assert fits and score == pytest.approx(pair_checks.mask_fit(em_xyz, mask_xyz)[1], rel=0.3)
+    wave = 60 * np.sin(np.arange(96) * 2 * np.pi / 50)  # of 400 nm
+    shaded = (em_xyz + wave[:, None, None] + wave[None, :, None]).clip(1, 255).astype(np.uint8)
+    assert pair_checks.mask_fit(shaded, mask_xyz)[0] is True
+
+
+def test_the_best_place_must_be_good(monkeypatch):
+    fits, score, *shift = pair_checks.mask_fit(*drawn())
+    assert (fits, shift) == (True, [0, 0])
+    monkeypatch.setattr(pair_checks, "MIN_SCORE", score + 1)
+    assert pair_checks.mask_fit(*drawn())[0] is False
 
 
 @pytest.mark.parametrize("value", [0, 255])
@@ -118,6 +125,14 @@ def test_cutout_pixels_count_on_neither_side(value):
     assert pair_checks.mask_fit(em_xyz, np.roll(mask_xyz, 9, 1), value)[2:] == pytest.approx((0, -9), abs=1)
     em_xyz[:] = value
     assert pair_checks.mask_fit(em_xyz, mask_xyz, value)[0] is None
+
+
+def test_neurons_that_were_not_imaged_are_not_measured():
+    """They would be where the mask is moved to."""
+    em_xyz, mask_xyz = drawn(radius=12)
+    em_xyz[:72], mask_xyz = 0, np.roll(mask_xyz, 8, 0)
+    em_xyz[:, :, 1:] = 0
+    assert pair_checks.mask_fit(em_xyz, mask_xyz)[0] is None
 
 
 def test_too_little_to_measure():

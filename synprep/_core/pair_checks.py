@@ -101,8 +101,8 @@ def not_measured(measures: PairMeasures, has_labels: bool = True) -> list[str]:
     m = measures
     along = [axis for axis in "xyz" if math.isnan(getattr(m, f"correlation_{axis}"))]
     parts = {
-        "whether the mask fits (too few imaged pixels inside and around neurons)": has_labels
-        and m.mask_fits is None,
+        "whether the mask fits (too few imaged pixels inside and around neurons, or of more than "
+        f"{RANGE_NM[1]:g} nm)": has_labels and m.mask_fits is None,
         f"correlation along {', '.join(along)} (too few imaged pixels)": along,
         "cleft_ratio (a label is missing)": has_labels and math.isnan(m.cleft_ratio),
     }
@@ -150,8 +150,9 @@ def _contrasts(
 
 
 def _scores(contrasts: np.ndarray, is_control: np.ndarray) -> np.ndarray:
-    """Scores of the rings whose contrast is known for most shifts of the control, and varies."""
-    contrasts = contrasts[np.isfinite(contrasts[:, is_control]).mean(axis=1) > 0.5]
+    """Scores of the rings whose contrast is known for no shift and most of the control, and varies."""
+    is_known, middle = np.isfinite(contrasts), len(is_control) // 2
+    contrasts = contrasts[is_known[:, middle, middle] & (is_known[:, is_control].mean(axis=1) > 0.5)]
     control = contrasts[:, is_control]
     mean, std = (of(control, axis=1)[:, None, None] for of in (np.nanmean, np.nanstd))
     return ((contrasts - mean) / np.where(std > 0, std, np.nan))[(std > 0)[:, 0, 0]]
@@ -163,18 +164,16 @@ def _regions(mask_zxy: np.ndarray, pixel_nm: float) -> np.ndarray:
     They lie within a section, because with coarse sections the neighbour along z need not be membrane. The
     cleft, dark itself, is in none; where neurons touch, the border is between them.
     """
-    width, n = (
-        max(_RING / pixel_nm, 1),
-        math.ceil(max(-_BAND[0] / pixel_nm, _RINGS[-1] * _RING / pixel_nm, 9)),
-    )
+    width = max(_RING / pixel_nm, 1)
+    n = math.ceil(max(-_BAND[0] / pixel_nm, _RINGS[-1] * width))
     is_cleft = mask_zxy == arrays.CLEFT
     neurons = [mask_zxy == label for label in (arrays.PRESYNAPTIC, arrays.POSTSYNAPTIC)]
     outside = _distance(neurons[0] | neurons[1], n)
     for is_neuron in neurons:
         outside[is_neuron] = 1 - _distance(~is_neuron, n)[is_neuron]
     outside[is_cleft] = n + 1
-    ends = [(low / pixel_nm, high / pixel_nm) for low, high in [_BAND]]
-    ends += [((k - 1) * width, k * width) for k in _RINGS]
+    band = _BAND[0] / pixel_nm, _BAND[1] / pixel_nm
+    ends = [band, *(((k - 1) * width, k * width) for k in _RINGS)]
     return np.stack([(outside > low) & (outside <= high) for low, high in ends], axis=1)
 
 
