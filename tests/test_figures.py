@@ -281,7 +281,7 @@ def test_text_stays_inside_its_panel(ax, depth, name):
 
 
 def test_a_small_cleft_is_enlarged(ax, one):
-    em, mask = np.zeros((2, 100, 80, 5), np.uint8)
+    em, mask = np.full((100, 80, 5), 9, np.uint8), np.zeros((100, 80, 5), np.uint8)
     mask[90:96, 40:44, 2], em[95, 40, 2] = 2, 200
     small = replace(one, em_xyz=em, mask_xyz=mask, centre_xyz=(93, 42, 2), first_z=10)
     figures.synapse(ax, small)
