@@ -145,8 +145,8 @@ def near_threshold(ax: Axes, report: Mapping[str, Any]) -> Axes:
 
 
 def _finish_sections(ax: Axes, counts: Sequence[int], title: str) -> Axes:
+    ax.set_ylim(0.5, 2 * max(1, *counts))  # first, since there may be nothing to draw
     ax.set_yscale("log")
-    ax.set_ylim(0.5, 2 * max(1, *counts))
     ax.yaxis.set_major_formatter(_THOUSANDS)
     ax.yaxis.set_minor_formatter("")
     return _finish(ax, title, "Cutout fraction of a section", "Number of sections")

@@ -53,6 +53,12 @@ def test_near_the_threshold_each_side_has_its_colour(ax):
     assert texts(ax) == ["threshold; 6 of 8 sections are here"]
 
 
+def test_no_section_is_near_the_threshold(ax):
+    figures.near_threshold(ax, CUTOUT | {"near_section_counts": [0, 0]})
+    ax.figure.canvas.draw()
+    assert ax.get_ylim() == (0.5, 2)
+
+
 COUNTS = np.zeros(256, dtype=np.int64)
 COUNTS[[0, 100]] = 1, 3
 INTENSITY = {"kept_n_sections_used": 1, "kept_counts": COUNTS, "kept_mean": 100.0, "kept_std": 0.0}
