@@ -90,10 +90,12 @@ def test_the_border_of_neurons_that_touch_is_between_them():
 
 
 def test_a_cleft_is_no_membrane():
-    """Dark, but labelled as the cleft: then there is nothing dark around the neuron."""
-    em_xyz, mask_xyz = drawn()
-    mask_xyz[em_xyz < 80] = 2
-    assert pair_checks.mask_fit(em_xyz, mask_xyz)[0] is False
+    """It is dark, but in no ring."""
+    _, mask_xyz = drawn(sections=1)
+    mask_xyz[40:60, 70:74] = 2
+    regions = pair_checks._regions(mask_xyz.transpose(2, 0, 1), 8.0)[0]
+    assert not regions[:, mask_xyz[:, :, 0] == 2].any()
+    assert regions.any(axis=(1, 2)).all()
 
 
 def test_the_border_lies_within_the_section():
@@ -107,6 +109,17 @@ def test_brightness_that_varies_slowly_does_not_matter():
     wave = 60 * np.sin(np.arange(96) * 2 * np.pi / 50)  # of 400 nm
     shaded = (em_xyz + wave[:, None, None] + wave[None, :, None]).clip(1, 255).astype(np.uint8)
     assert pair_checks.mask_fit(shaded, mask_xyz)[0] is True
+
+
+def test_a_place_that_is_hardly_better_does_not_count(monkeypatch):
+    em_xyz, mask_xyz = drawn()
+    moved = np.roll(mask_xyz, 4, 0)
+    fits, best, *shift = pair_checks.mask_fit(em_xyz, moved)
+    assert (fits, shift) == (False, [-4, 0])
+    monkeypatch.setattr(pair_checks, "_SHARE", 0.1)
+    fits, here, *shift = pair_checks.mask_fit(em_xyz, moved)
+    assert fits and 5 < here < 0.9 * best
+    assert np.hypot(*shift) <= 2
 
 
 def test_the_best_place_must_be_good(monkeypatch):

@@ -26,6 +26,7 @@ RANGE_NM = (3.0, 32.0)  # pixels: of finer ones some are left out, with coarser 
 _RING, _RINGS = 8.0, range(-3, 6)  # width, at least a pixel; each ends at so many widths
 _BAND = (-72.0, -24.0)
 _WINDOW = 100.0  # in the EM, what is larger than two of these is taken out
+_SHARE = 0.9  # of the best score of all shifts, that one where the mask is must have
 _NEAR, _FAR, _REACH = (16.0, 1), (48.0, 3), (160.0, 10)  # shifts, at least so many pixels
 _UNKNOWN = None, math.nan, math.nan, math.nan  # of `mask_fit`
 
@@ -112,7 +113,11 @@ def not_measured(measures: PairMeasures, has_labels: bool = True) -> list[str]:
 def mask_fit(
     em_xyz: np.ndarray, mask_xyz: np.ndarray, left_out: int = 0, pixel_nm: float = 8.0
 ) -> tuple[bool | None, float, float, float]:
-    """Whether the mask fits, the best score, and the shift along x and y (pixels) that has it."""
+    """Whether the mask fits, its score, and the shift along x and y (pixels) that has it.
+
+    Another ring fits nearly as well where the mask is moved by as much, if borders are few and straight:
+    a mask fits where it is unless another place is clearly better.
+    """
     every = max(1, round(RANGE_NM[0] / pixel_nm))
     em_xyz, mask_xyz, pixel_nm = em_xyz[::every, ::every], mask_xyz[::every, ::every], every * pixel_nm
     is_neuron_z = ((mask_xyz == arrays.PRESYNAPTIC) | (mask_xyz == arrays.POSTSYNAPTIC)).any(axis=(0, 1))
@@ -126,9 +131,12 @@ def mask_fit(
         scores = _scores(_contrasts(*planes, left_out, pixel_nm, shifts), distance >= far)
     if not scores.size:
         return _UNKNOWN
-    ring, x, y = np.unravel_index(np.nanargmax(scores), scores.shape)
-    score, is_near = float(scores[ring, x, y]), bool(distance[x, y] <= near)
-    return is_near and score >= MIN_SCORE, score, float(every * shifts[x]), float(every * shifts[y])
+    scores = np.nan_to_num(np.fmax.reduce(scores), nan=-np.inf)  # of the best ring
+    here = np.where(distance <= near, scores, -np.inf)
+    fits = bool(here.max() >= max(MIN_SCORE, _SHARE * scores.max()))
+    best = here if fits else scores
+    x, y = np.unravel_index(best.argmax(), best.shape)
+    return fits, float(best[x, y]), float(every * shifts[x]), float(every * shifts[y])
 
 
 def _contrasts(
