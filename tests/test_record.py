@@ -594,6 +594,8 @@ NOT_CHUNKS = {
     "state is a mapping": changed("output", to={"a": 1}),
     "state of mappings": changed("inputs", to=[{"a": {}}]),
     "state is missing": changed("output", to=None),
+    "state is short": changed("output", to=[5]),
+    "state of text": changed("output", to=[5, "6"]),
     "NUL": b"\0" * 80,
     "not UTF-8": changed("key", to="k").replace(b'"k"', b'"\xff"'),
     "UTF-16": json.dumps(without_check(LINES["007"])).encode("utf-16"),
@@ -804,6 +806,14 @@ def test_what_differs_between_equal_runs_and_versions_does_not_count(processed, 
     written = edit(folder, *way, to=to)
     again(p)
     assert (folder / "run.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("value", [7, "", "yesterday", "2026-13-01", [], "0001-01-01T00:00:00"])
+def test_a_time_in_run_json_that_cannot_be_is_refused(processed, value):
+    _, folder = processed
+    edit(folder, "ended", to=value)
+    with pytest.raises(TableError, match=r"run\.json: ended is .*, which cannot be"):
+        record.load(folder)
 
 
 @pytest.mark.parametrize(

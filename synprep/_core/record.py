@@ -279,7 +279,7 @@ def load(proc_data_path: str | Path) -> Dataset:
 def read_record(folder: str | Path) -> dict[str, Any]:
     """What preprocess or merge has written into `run.json`; a TableError if it is missing or wrong."""
     path, record = Path(folder, "run.json"), _read_record(folder)
-    for name, value in record["parameters"].items():
+    for name, value in (record["parameters"] | record).items():
         if not _IS_RIGHT.get(name, lambda value: True)(value):
             shown = json.dumps(value)[:80]
             raise TableError(
@@ -323,7 +323,14 @@ def _is_label(value: Any) -> bool:
     return type(value) is int and 0 <= value <= 255
 
 
-# Whether a parameter that is read back from `run.json` can be one, by its name; see `params` for their rules.
+def _is_time(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(value).timestamp() > 0
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+# Whether what is read back from `run.json` can be right, by its name; see `params` for rules of parameters.
 _IS_RIGHT: dict[str, Callable[[Any], bool]] = {
     "voxel_size_xy_nm": lambda value: _is_number(value) and value > 0,
     "axial_to_sagittal_spacing": lambda value: _is_number(value) and value > 0,
@@ -337,6 +344,7 @@ _IS_RIGHT: dict[str, Callable[[Any], bool]] = {
     ),
     "seg_mask_map": lambda value: type(value) is dict and all(map(_is_label, value.values())),
     "volumes": lambda value: type(value) is dict,
+    "ended": _is_time,
 }
 
 
@@ -506,6 +514,7 @@ def _entry(
 ) -> Entry:
     """Finished chunk from the values of a line; an error if they cannot be those of one."""
     _require(_fits("key", key, "str") and _is_state(inputs) and _is_state(output))
+    _require(len(row) == 2 or [*map(type, output)] == [int, int])
     columns = dict(list(SECTION_COLUMNS.items())[2:])
     _require(all(type(one) is list for one in (warnings, *sections.values())))
     _require(sections.keys() == columns.keys() and len({*map(len, sections.values())}) == 1)
