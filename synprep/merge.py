@@ -454,7 +454,8 @@ def _write(
 ) -> list[str]:
     """Write everything; no table is there while the arrays that it describes are replaced."""
     folder, is_update = Path(p.merged_meta_path).parent, "replace" in todo.values()
-    old = files.move_aside(p.merged_meta_path) if is_update else None
+    if is_update:
+        files.move_aside(p.merged_meta_path)
     for companion in _COMPANIONS if is_update or not run_json else ():
         files.remove(folder / companion)
     if todo:
@@ -462,7 +463,7 @@ def _write(
     _refuse_changed(sources, folder)
     if run_json:  # first, since it says that the other files are of a merged set
         files.save_json(folder / "run.json", {**run_json, "ended": record.now()})
-    return record.save_tables(folder, contents, old)[0]
+    return record.save_tables(folder, contents)[0]
 
 
 def _refuse_changed(sources: Iterable[_Source], folder: Path) -> None:

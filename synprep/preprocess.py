@@ -521,9 +521,9 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     with record.locked(folder):
         if record.done_state(folder) != plan.done_state:
             raise LockedError(f"another run has written to {folder} in the meantime: run again")
-        aside = _prepare(plan, p)
+        _prepare(plan, p)
         entries, failed = _do(plan, p, show_progress)
-        return _finish(plan, p, entries, failed, aside, started)
+        return _finish(plan, p, entries, failed, started)
 
 
 @contextmanager
@@ -568,19 +568,18 @@ def _in_vain(failed: Sequence[Problem]) -> str:
     return "\n".join([head, *lines, *hint])
 
 
-def _prepare(plan: Plan, p: Preprocess) -> Path | None:
-    """Make the folder ready for work, if there is any; return where the table went that will not hold."""
+def _prepare(plan: Plan, p: Preprocess) -> None:
+    """Make the folder ready for work, if there is any: a table that will not hold is moved aside."""
     folder = Path(p.proc_data_path)
     if not plan.todo:
-        return None
+        return
     record.sign(folder)
     _tidy(p)
     if p.resume and not _listed_ids(p) & {pair.synapse_id for pair in plan.todo}:
-        return None
-    aside = files.move_aside(folder / "meta.csv")
+        return
+    files.move_aside(folder / "meta.csv")
     for name in ("sections.csv", "sources.csv", "run.json"):
         files.remove(folder / name)
-    return aside
 
 
 def _tidy(p: Preprocess | Extract) -> None:
@@ -676,12 +675,7 @@ def _process(raw: RawPair, p: Preprocess | Extract) -> Entry:
 
 
 def _finish(
-    plan: Plan,
-    p: Preprocess,
-    entries: dict[str, Entry],
-    failed: list[Problem],
-    aside: Path | None,
-    started: str,
+    plan: Plan, p: Preprocess, entries: dict[str, Entry], failed: list[Problem], started: str
 ) -> Result:
     """Write the tables, where they changed, and say what a person should know."""
     folder = Path(p.proc_data_path)
@@ -694,7 +688,7 @@ def _finish(
     if p.volumes:
         tables["sources.csv"] = record.sources_table(entry.source for entry in entries.values())
     contents = {name: record.table_bytes(table) for name, table in tables.items()}
-    kept, is_changed = record.save_tables(folder, contents, aside)
+    kept, is_changed = record.save_tables(folder, contents)
     counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
     _save_run_json(p, _provenance(p, counts, inputs_hash, started), is_changed)
     where = f"tensors and tables are in {printable(shown(folder))}"

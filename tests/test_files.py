@@ -164,6 +164,9 @@ def test_the_last_file_that_was_kept(tmp_path):
     for name in ("meta.csv", "meta.1.csv", "meta.2.csv", "meta.4.csv"):
         (tmp_path / name).touch()
     assert files.last_aside(tmp_path / "meta.csv") == tmp_path / "meta.2.csv"
+    (tmp_path / "meta.3.csv").mkdir()
+    (tmp_path / "meta.4.csv").unlink()
+    assert files.last_aside(tmp_path / "meta.csv") is None
 
 
 def test_folders_are_made_and_a_full_disk_leaves_nothing(tmp_path):

@@ -291,7 +291,7 @@ def rename(path: str | os.PathLike, to: str | os.PathLike) -> None:
 def last_aside(path: str | os.PathLike) -> Path | None:
     """The numbered name under which a file was last kept; None if there is none."""
     *_, last = None, *itertools.takewhile(Path.exists, _numbered(Path(path)))
-    return last
+    return last if last and last.is_file() else None
 
 
 def _numbered(path: Path) -> Iterator[Path]:

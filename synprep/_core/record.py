@@ -168,20 +168,18 @@ def save_table(path: str | os.PathLike, table: pd.DataFrame) -> None:
     files.save_bytes(path, table_bytes(table))
 
 
-def save_tables(
-    folder: str | os.PathLike, contents: Mapping[str, bytes], old: Path | None = None
-) -> tuple[list[str], bool]:
+def save_tables(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> tuple[list[str], bool]:
     """Write the tables of a data set that differ from the files there; say which was kept, and if any did.
 
     Models index the table of chunks, the first of `contents`, by row: unless the new one only has more rows
-    at its end, the old one is kept under a numbered name. `old` is where it went, if it was moved before; if
-    a run that was killed has moved it, it is the last one that was kept.
+    at its end, the old one is kept under a numbered name. Where none is there, this run, or one that was
+    killed, has moved it before: it is the last one that was kept.
     """
     folder, changed = Path(folder), differing(folder, contents)
     name, content = next(iter(contents.items()))
-    there = folder / name
+    there, old = folder / name, None
     if not there.exists():
-        old = old or files.last_aside(there)
+        old = files.last_aside(there)
     elif name in changed and there.is_file() and not content.startswith(there.read_bytes()):
         old = files.move_aside(there)
     is_same = old is not None and old.read_bytes() == content
