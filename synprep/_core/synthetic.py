@@ -82,7 +82,7 @@ def _add_synapse(seed: int, dz: int, axis: np.ndarray, texture: Plane, label: Pl
     distance, in pixels, is negative on the presynaptic side.
     """
     size, turn, tilt, bow, side = _noise((5,), seed, FOR_SYNAPSE) / 128
-    radius = min(26, 8 + min(label.shape) // 8) + 2 * size
+    radius = int(np.interp(min(label.shape), (64, 96, 160, 256), (16, 20, 20, 26))) + 2 * size
     half = 0.62 * radius + 0.3 * max(0, abs(dz) - radius)  # from the cleft to the middle of a neuron
     width = max(radius * radius - 0.5 * dz * dz, 0.2 * radius * radius)
     x, y = (np.arange(n) - n // 2 - at for n, at in zip(label.shape, axis, strict=True))
