@@ -377,8 +377,8 @@ class Merge:
 class Fingerprint:
     """Parameters of `fingerprint.ipynb`."""
 
-    proc_data_path: _ProcessedPath = "data/demo/processed"
-    report_path: _ReportPath = "data/demo/reports"
+    proc_data_path: _ProcessedPath = "data/merged"
+    report_path: _ReportPath = "data/merged/reports"
     seed: _Seed = 0
     n_workers: _NWorkers = 0
     scheduler: _Scheduler = ""

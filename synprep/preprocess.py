@@ -474,6 +474,14 @@ class Result:
         """Reason by synapse id for each chunk that could not be processed."""
         return {one.synapse_id: one.text for one in self.problems if one.severity == "error"}
 
+    @property
+    def tally(self) -> dict[str, int]:
+        """What `params.conclude` says of the data set."""
+        blanked = int((self.meta["n_cutout_sections"] > 0).sum())
+        unpaired = self.counts.get("em_only", 0) + self.counts.get("mask_only", 0)
+        known = {"with_warnings": self.counts["warned"], "with_blanked_sections": blanked}
+        return {"done": len(self.meta), **known, "unpaired": unpaired}
+
     def summary(self) -> pd.DataFrame:
         """Counts of the data set, the same whether the run did it all or resumed; index `what`."""
         counts = {
@@ -818,6 +826,11 @@ class Extracted:
     def failures(self) -> dict[str, str]:
         """Reason by synapse id for each chunk that could not be cut."""
         return {one.synapse_id: one.text for one in self.problems if one.severity == "error"}
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """What `params.conclude` says of the pairs."""
+        return {"cut": len(self.sources), "with_warnings": self.counts["warned"]}
 
 
 def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted:

@@ -93,8 +93,8 @@ def test_what_does_not_pair_is_told_apart(find):
     assert list(found.mask_only) == ["3"]
     assert [path.name for path in found.passed_over] == ["1_mask.npy", "notes.txt", "3.npy"]
     assert [path.name for path in found.hidden] == [".keep", ".keep"]
-    assert found.as_table()["count"].tolist() == [1, 1, 1, 0, 3, 2]
-    assert found.as_table()["examples"].tolist()[4:] == ["1_mask.npy, notes.txt, 3.npy", ".keep, .keep"]
+    assert found.as_table()["count"].tolist() == [1, 1, 1, 3, 2]
+    assert found.as_table()["examples"].tolist()[3:] == ["1_mask.npy, notes.txt, 3.npy", ".keep, .keep"]
 
 
 def test_one_folder_for_both(find):

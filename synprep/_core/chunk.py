@@ -150,8 +150,13 @@ class Pairing:
     problems: tuple[Problem, ...] = ()
     hidden: tuple[Path, ...] = ()
 
+    @property
+    def n_unpaired(self) -> int:
+        """Number of EM files without mask and masks without EM."""
+        return len(self.em_only) + len(self.mask_only)
+
     def as_table(self) -> pd.DataFrame:
-        """Counts and examples for a person to read: columns `count` and `examples` (file names)."""
+        """Counts and examples, where there are any: columns `count` and `examples` (names)."""
         twice = [path for paths in self.claimed_twice.values() for path in paths]
         found = {
             "paired": (len(self.pairs), [pair.name for pair in self.pairs]),
@@ -165,10 +170,9 @@ class Pairing:
             what = "pairs" if is_of_files else "rows of the table"
             ids = (one.synapse_id or one.detail for one in self.problems)
             found[f"{what} that cannot be used"] = len(self.problems), ids
-        if self.hidden:
-            found["hidden files and folders"] = len(self.hidden), map(_name, self.hidden)
-        rows = [(what, n, listed(names, 3)) for what, (n, names) in found.items()]
-        return pd.DataFrame(rows, columns=["files", "count", "examples"]).set_index("files")
+        found["hidden files and folders"] = len(self.hidden), map(_name, self.hidden)
+        rows = [(what, n, listed(names, 3)) for what, (n, names) in found.items() if n]
+        return pd.DataFrame(rows, columns=["what", "count", "examples"]).set_index("what")
 
     def all_ids(self) -> set[str]:
         """Ids of all files, paired or not."""

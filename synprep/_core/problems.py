@@ -76,7 +76,7 @@ def table(problems: Iterable[Problem]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype("str")
 
 
-def grouped(problems: Iterable[Problem]) -> pd.DataFrame:
+def grouped(problems: Iterable[Problem]) -> pd.DataFrame | None:
     """Group problems of one kind, the worst first, then the most frequent.
 
     Parameters
@@ -86,9 +86,9 @@ def grouped(problems: Iterable[Problem]) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame
-        Index `problem`; columns `severity`, `chunks` (how many) and `examples` (files, or synapse ids); a row
-        "none" if there is no problem.
+    DataFrame or None
+        Index `problem`; columns `severity`, `chunks` (how many) and `examples` (files, or synapse ids). None
+        if there is no problem, so that a notebook shows nothing.
     """
     examples = defaultdict(list)
     for one in problems:
@@ -97,7 +97,7 @@ def grouped(problems: Iterable[Problem]) -> pd.DataFrame:
     ordered = sorted(examples.items(), key=lambda item: (SEVERITIES.index(item[0][0]), -len(item[1])))
     rows = [(kind, severity, len(names), listed(names, 3)) for (severity, kind), names in ordered]
     columns = ["problem", "severity", "chunks", "examples"]
-    return pd.DataFrame(rows or [("none", "", 0, "")], columns=columns).set_index("problem")
+    return pd.DataFrame(rows, columns=columns).set_index("problem") if rows else None
 
 
 def shared(problems: Iterable[Problem], n_chunks: int) -> list[str]:
