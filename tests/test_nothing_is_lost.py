@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from kill_at_every_call import extract
 
 from synprep import merge, pairing, preprocess
 from synprep._core import files, record
@@ -371,6 +372,18 @@ def test_files_are_whole_on_the_disk_before_they_have_their_names(write_pair, pa
     first = found.index(("rename", "merged.json"))  # of the merge
     last = max(found.index(("rename", f"{name}__2_6_5_5.npy"), first) for name in ("1", "22"))
     assert found[last + 1 : last + 4] == [("flush", "merged"), ("flush", "run.json"), ("rename", "run.json")]
+
+
+def test_both_folders_of_raw_pairs_are_flushed_before_the_tables(tmp_path, disk_calls):
+    extract(tmp_path)
+    found = named(disk_calls, tmp_path / "em", tmp_path / "mask", tmp_path / "em" / record.HIDDEN)
+    first = found.index(("rename", "problems.csv"))
+    for name in ("em", "mask"):
+        arrays = [path.name for path in (tmp_path / name).glob("*.npy")]
+        last = max(found.index(("rename", one)) for one in arrays)
+        assert ("flush", name) in found[last:first]
+    assert ("flush", "record.jsonl") in found[found.index(("record", "22")) : first]
+    assert_whole_when_renamed(disk_calls)
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EACCES])
