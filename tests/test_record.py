@@ -673,6 +673,12 @@ def test_damage_in_a_run_is_mended(processed):
     pd.testing.assert_frame_equal(again.meta, result.meta)
 
 
+def test_without_a_record_nothing_is_done(tmp_path):
+    assert record.read_done(tmp_path / "nothing") == {}
+    (tmp_path / record.HIDDEN).touch()
+    assert record.read_done(tmp_path) == {}
+
+
 def test_a_record_that_cannot_be_read_is_one_error(tmp_path):
     (tmp_path / record.HIDDEN / "record.jsonl").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"record\.jsonl: cannot be read: "):
