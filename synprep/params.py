@@ -377,7 +377,9 @@ class Merge:
 class Fingerprint:
     """Parameters of `fingerprint.ipynb`."""
 
-    proc_data_path: _ProcessedPath = "data/merged"
+    proc_data_path: Annotated[
+        str, "in fingerprint by default `data/merged`, and reports beside it", _Facts(path="input folder")
+    ] = "data/merged"
     report_path: _ReportPath = "data/merged/reports"
     seed: _Seed = 0
     n_workers: _NWorkers = 0
@@ -563,11 +565,12 @@ def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts
     Parameters
     ----------
     record : Record
-        The notebook's parameters; where they have `max_failures`, so many failures are accepted.
+        The notebook's parameters; where they have `max_failures`, so many failures are accepted, if anything
+        came out.
     failures : mapping of str to str, optional
         Reason by synapse id.
     **counts : int
-        How many chunks are what the name says.
+        How many chunks are what the name says; the first, how many came out.
 
     Raises
     ------
@@ -580,7 +583,8 @@ def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts
     outputs = [name for name, (_, _, facts) in _declared(type(record)).items() if facts.path == "output"]
     print("results:", ", ".join(shown(getattr(record, name)) for name in outputs))
     print("next:", _NEXT[type(record)])
-    raise_failures(failures, getattr(record, "max_failures", 0))
+    has_come_out = any(list(counts.values())[:1])
+    raise_failures(failures, getattr(record, "max_failures", 0) if has_come_out else 0)
 
 
 def content(record: Record) -> dict[str, object]:

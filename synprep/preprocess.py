@@ -548,9 +548,6 @@ def _interruptible() -> Iterator[None]:
 def _do(plan: Plan, p: Preprocess | Extract, show_progress: bool) -> tuple[dict[str, Entry], list[Problem]]:
     """Do what is to be done, and record each chunk when it is; return what is finished, and what failed."""
     entries, failed = dict(plan.done), []
-    if show_progress:  # with the bar, which goes when all is done: it is not the same in the next run
-        left = f"{counted(len(plan.todo), 'chunk')} left to do" if plan.todo else "nothing is left to do"
-        print(f"{counted(len(plan.done), 'chunk')} finished before, {left}")
     for pair, outcome in _work(plan, p, show_progress):
         if isinstance(outcome, ChunkError):
             failed.append(pair.locate(problems.of_error(outcome), "processing"))
@@ -609,7 +606,8 @@ def _work(
         attempt = partial(attempt, partial(_process_run, p=p), confirm=partial(_look_at_run, look=look))
         return _work_in_runs(attempt, volumes.runs(plan.todo))
     todo = volumes.in_order(plan.todo) if p.volumes else plan.todo
-    return attempt(partial(_process, p=p), todo, prepare=partial(_open, p=p), confirm=look)
+    process, prepare = partial(_process, p=p), partial(_open, p=p)
+    return attempt(process, todo, prepare=prepare, confirm=look, n_before=len(plan.done))
 
 
 def _process_run(pairs: Sequence[Pair], p: Preprocess | Extract) -> list[Entry | ChunkError]:

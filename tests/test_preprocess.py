@@ -393,7 +393,8 @@ class TestResume:
         before = snapshot(tmp_path / "processed")
         result = preprocess.run(preprocess.plan(pairing.find(p), p), p)
         assert snapshot(tmp_path / "processed") == before
-        assert "3 chunks finished before, nothing is left to do\n" in capsys.readouterr().out
+        assert "Preprocessing: 100%|" in (shown := capsys.readouterr().out)
+        assert "3/3" in shown
         assert result.notes[0] == "3 chunks finished"
         assert result.counts == {"paired": 3, "done": 0, "skipped": 3, "failed": 0, "warned": 0}
 

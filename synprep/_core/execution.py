@@ -46,14 +46,18 @@ _SOFTWARE = (
 )
 
 
-def track(items: Iterable[Item], n_items: int, what: str, show: bool = True) -> Iterator[Item]:
+def track(
+    items: Iterable[Item], n_items: int, what: str, show: bool = True, n_before: int = 0
+) -> Iterator[Item]:
     """Pass items on, with a text bar that a single quiet line, or an error, replaces at the end.
 
-    The bar shows chunks per second and the time left, and is drawn at most once a second. In a notebook, all
-    that its cell has shown before goes with it: say afterwards what is to stay.
+    The bar shows chunks per second and the time left, and is drawn at most once a second; it begins with the
+    number of items that were done before. In a notebook, all that its cell has shown before goes with it: say
+    afterwards what is to stay, and have one bar in a cell.
     """
     bar = tqdm(
-        total=n_items,
+        total=n_before + n_items,
+        initial=n_before,
         desc=what,
         unit="chunk",
         file=sys.stdout,
@@ -94,6 +98,7 @@ def attempt_all(
     scheduler: str = "",
     prepare: Callable[[Item], Any] | None = None,
     confirm: Callable[[Item, Result, str], Result] | None = None,
+    n_before: int = 0,
 ) -> Iterator[tuple[Item, Result | ChunkError]]:
     """Apply a function to every item; an item that fails does not stop the others.
 
@@ -106,7 +111,7 @@ def attempt_all(
     if its turn never comes. `n_workers` threads, 0 for one per core that this process may use; or a Dask
     cluster, by the address of its scheduler (``tcp://host:port``) or the path of a scheduler file, where
     functions must be picklable. What they return there is passed through `confirm`, here, with the item and
-    the name of the worker.
+    the name of the worker. `n_before` items were done before, and count in the bar.
     """
     items = list(items)
     if scheduler and prepare:
@@ -116,9 +121,9 @@ def attempt_all(
             outcomes = _outcomes(workers, function, items, prepare)
             if scheduler:
                 outcomes = (_confirmed(item, *outcome, confirm) for item, outcome in outcomes)
-            yield from track(outcomes, len(items), what, show)
+            yield from track(outcomes, len(items), what, show, n_before)
     else:
-        yield from track((), 0, what, show)
+        yield from track((), 0, what, show, n_before)
 
 
 def n_cores() -> int:
