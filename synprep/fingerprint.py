@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from synprep._core import arrays, execution, files, npy, problems, record
+from synprep._core import arrays, execution, files, npy, problems, provenance, tables
+from synprep._core.dataset import Dataset, load
 from synprep._core.errors import (
     ChunkError,
     FailedChunksError,
@@ -29,7 +30,7 @@ from synprep._core.errors import (
 from synprep._core.npy import NpyFile
 from synprep._core.paths import shown
 from synprep._core.problems import grouped
-from synprep._core.record import VOLUME_COLUMNS, Dataset, load
+from synprep._core.tables import VOLUME_COLUMNS
 from synprep._core.verify import check, verdict
 from synprep.params import Fingerprint
 
@@ -236,7 +237,7 @@ def _run_lengths(is_blanked_z: Sequence[bool]) -> np.ndarray:
 def _boxes(data: Dataset, synapse_ids: list[str]) -> np.ndarray:
     """First voxel of each chunk, from `sources.csv`; (n, 3) float64, NaN where it is not known."""
     path = data.folder / "sources.csv"
-    rows = record.read_table(path) if path.exists() else pd.DataFrame({"synapse_id": []})
+    rows = tables.read_table(path) if path.exists() else pd.DataFrame({"synapse_id": []})
     rows = rows.drop_duplicates("synapse_id").set_index("synapse_id")
     rows = rows.reindex(index=synapse_ids, columns=["start_x", "start_y", "start_z"])
     return rows.apply(pd.to_numeric, errors="coerce").to_numpy(float)
@@ -319,7 +320,7 @@ def _about(data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: _Chunk
         "cutout_pixel_value": data.parameter("cutout_pixel_value"),
         "seed": p.seed,
         "intervals": intervals,
-        **record.versions(),
+        **provenance.versions(),
     }
 
 

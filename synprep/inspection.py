@@ -17,13 +17,13 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from synprep._core import arrays, chunk, execution, npy, pair_checks, problems, record
+from synprep._core import arrays, chunk, execution, npy, pair_checks, problems, tables
 from synprep._core.arrays import Synapse
 from synprep._core.chunk import Kept, RawPair
+from synprep._core.dataset import Dataset, load
 from synprep._core.errors import ChunkError, TableError, composed, counted, listed, raise_failures
 from synprep._core.npy import NpyFile
 from synprep._core.pair_checks import PairMeasures
-from synprep._core.record import Dataset, load
 from synprep.pairing import Pair
 from synprep.params import Inspect, InspectRaw
 
@@ -80,7 +80,7 @@ def choose(data: Dataset, p: Inspect) -> pd.DataFrame:
 
 def _asked_for(meta: pd.DataFrame, synapse_ids_path: str) -> pd.DataFrame:
     """Rows of the ids in a table of ids, in its order; ids that are not in the data set are printed."""
-    wanted = pd.Series(record.read_ids(synapse_ids_path))
+    wanted = pd.Series(tables.read_ids(synapse_ids_path))
     meta = meta.set_index(meta["synapse_id"].map(composed), drop=False)
     is_known = wanted.isin(meta.index)
     strange = wanted[~is_known]
@@ -142,7 +142,7 @@ def _load_one(data: Dataset, synapse_id: str) -> Synapse:
         tensor_cxyz = file.read()
     em_xyz, mask_xyz = tensor_cxyz[:-1].max(axis=0), tensor_cxyz[arrays.MASK_CHANNEL]
     blanked = f"{row['n_cutout_sections']} of {mask_xyz.shape[2]} sections blanked"
-    volumes = row[list(record.VOLUME_COLUMNS.values())].astype(float)
+    volumes = row[list(tables.VOLUME_COLUMNS.values())].astype(float)
     caption = (f"{synapse_id}: {blanked}", _volumes_text(volumes * _cubic_um(data.spacing_xyz_nm)))
     centre_xyz = arrays.label_centre(mask_xyz, arrays.CLEFT)
     return Synapse(synapse_id, em_xyz, mask_xyz, centre_xyz, data.spacing_xyz_nm, caption)
@@ -257,7 +257,7 @@ def links(data: Dataset, synapse_ids: Iterable[str]) -> "_Links | None":
     path = data.folder / "sources.csv"
     if "em" not in public or not path.exists():
         return None
-    rows = record.read_table(path).set_index("synapse_id")
+    rows = tables.read_table(path).set_index("synapse_id")
     wanted = [synapse_id for synapse_id in synapse_ids if synapse_id in rows.index]
     return _Links({one: _NEUROGLANCER + quote(json.dumps(_view(rows.loc[one], public))) for one in wanted})
 
@@ -306,7 +306,7 @@ def quantities(data: Dataset) -> pd.DataFrame:
     size = _cubic_um(data.spacing_xyz_nm)
     volumes = {
         f"{arrays.LABELS[label]} volume (µm³)": meta[column] * size
-        for label, column in record.VOLUME_COLUMNS.items()
+        for label, column in tables.VOLUME_COLUMNS.items()
     }
     return pd.DataFrame(volumes | {_BLANKED: meta["n_cutout_sections"]})
 
@@ -345,7 +345,7 @@ def _named(column: pd.Series, why: str) -> pd.DataFrame:
 
 def save_unusual(path: str | os.PathLike, rows: pd.DataFrame) -> None:
     """Write what `unusual` returned as CSV; the folder is made when missing."""
-    record.save_table(path, rows)
+    tables.save_table(path, rows)
 
 
 def browse(

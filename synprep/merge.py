@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from synprep._core import execution, files, npy, record, text_table
+from synprep._core import execution, files, lock, npy, provenance, record, tables, text_table
 from synprep._core.errors import ChunkError, LockedError, OutputError, TableError, counted, listed
-from synprep._core.paths import shown
-from synprep._core.record import META_COLUMNS, SECTION_COLUMNS, SOURCES_COLUMNS
+from synprep._core.paths import HIDDEN, shown
+from synprep._core.tables import META_COLUMNS, SECTION_COLUMNS, SOURCES_COLUMNS
 from synprep.params import Merge
 
 # Parameters of preprocess that decide what a chunk means; where the EM is cut, also output_channel_desc.
@@ -90,11 +90,11 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
         If the output cannot be written: a file that no merge has put there has the name of an array but other
         content, a hard link would have to cross file systems, or there is not enough space for copies.
     """
-    started, folder = record.now(), Path(p.merged_meta_path).parent
+    started, folder = provenance.now(), Path(p.merged_meta_path).parent
     others = [one for one in map(dirname, p.meta_list) if os.path.realpath(one) != os.path.realpath(folder)]
     with ExitStack() as stack:
         for one in dict.fromkeys(others):
-            stack.enter_context(record.read_locked(one))
+            stack.enter_context(lock.read_locked(one))
         return _merge(p, started, show_progress)
 
 
@@ -111,8 +111,8 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
     _refuse(TableError, missing, "file", "named in the tables not found")
     _refuse_parameters(known)
     shape = _refuse_kinds(used, array_paths, show_progress)
-    with record.locked(folder):
-        files.clean_up(folder, folder / record.HIDDEN)
+    with lock.locked(folder):
+        files.clean_up(folder, folder / HIDDEN)
         todo = _plan(array_paths, folder, p.link_mode, show_progress)
         is_reference = p.link_mode == "reference"
         merged = pd.concat([source.rows for source in sources], ignore_index=True)
@@ -121,9 +121,13 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         ]
         sections, lack = _sections(used, shape)
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
-        tables = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
-        contents = {name: record.table_bytes(table) for name, table in tables.items()}
-        if todo or record.lasting(run_json) != record.lasting(before) or record.differing(folder, contents):
+        by_name = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
+        contents = {name: tables.table_bytes(table) for name, table in by_name.items()}
+        if (
+            todo
+            or provenance.lasting(run_json) != provenance.lasting(before)
+            or tables.differing(folder, contents)
+        ):
             notes += _write(p, sources, contents, run_json, todo, show_progress)
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 
@@ -133,7 +137,7 @@ def _read(path: str) -> _Source:
     folder, states = Path(path).parent, _states(path)
     if not states[path] and record.done_state(folder):
         raise TableError(f"{path}: there is no such file, but finished chunks: {_UNFINISHED}")
-    rows, sections, sources = record.read_table(path), pd.DataFrame(), pd.DataFrame()
+    rows, sections, sources = tables.read_table(path), pd.DataFrame(), pd.DataFrame()
     text_table.indices(list(rows), ["filename"], path)
     run_json, lack = _run_json(folder)
     if not lack:
@@ -142,11 +146,11 @@ def _read(path: str) -> _Source:
     if not lack and (folder / "sources.csv").exists():
         sources, lack = _companion(folder / "sources.csv", ["synapse_id"])
     if not lack:
-        record.with_values(folder / "sections.csv", sections, SECTION_COLUMNS)
-        record.with_values(folder / "sources.csv", sources, SOURCES_COLUMNS, SOURCES_COLUMNS)
+        tables.with_values(folder / "sections.csv", sections, SECTION_COLUMNS)
+        tables.with_values(folder / "sources.csv", sources, SOURCES_COLUMNS, SOURCES_COLUMNS)
     may_be_empty = META_COLUMNS if lack else ()
-    record.refuse_misfits(path, record.with_values(path, rows, META_COLUMNS, may_be_empty))
-    record.refuse_cut(path, rows, None if lack else sections)
+    tables.refuse_misfits(path, tables.with_values(path, rows, META_COLUMNS, may_be_empty))
+    tables.refuse_cut(path, rows, None if lack else sections)
     _refuse_unfinished(path, rows, run_json)
     lack = lack.replace(str(folder), shown(folder))
     return _Source(path, rows, sections, sources, run_json, lack, states)
@@ -157,16 +161,16 @@ def _states(path: str) -> dict[str, list[int] | None]:
     folder = Path(path).parent
     names = (*_COMPANIONS, "sources.csv")
     return {one: files.state(one) for one in (path, *(str(folder / name) for name in names))} | {
-        str(folder / record.HIDDEN): record.done_state(folder)
+        str(folder / HIDDEN): record.done_state(folder)
     }
 
 
 def _run_json(folder: Path) -> tuple[dict[str, Any], str]:
     """Record of a source, and why there is none; one that is damaged is an error."""
     try:
-        found = record.read_record(folder)
+        found = provenance.read_record(folder)
     except TableError as error:
-        if record.find_record(folder) or _is_damaged(folder / "run.json"):
+        if provenance.find_record(folder) or _is_damaged(folder / "run.json"):
             raise
         return {}, str(error)
     lack = _lacking(found["parameters"], _MUST_AGREE, folder / "run.json")
@@ -200,7 +204,7 @@ def _lacking(found: Iterable[str], names: Iterable[str], path: str | Path) -> st
 def _refuse_unfinished(path: str, rows: pd.DataFrame, run_json: dict[str, Any]) -> None:
     """Refuse a table that lacks chunks which preprocess has finished since it was written."""
     folder = Path(path).parent
-    unlisted = {*record.unlisted_arrays(folder, rows["filename"])}
+    unlisted = {*tables.unlisted_arrays(folder, rows["filename"])}
     written_ns = _written_ns(folder, run_json)
     if not unlisted or not written_ns:
         return
@@ -267,7 +271,7 @@ def _with_lines(head: str, lines: pd.DataFrame, *more: str) -> str:
 def _refuse_folder(folder: Path, name: str) -> dict[str, Any]:
     """Return the record of the last merge into this table, if any; refuse the folder of another data set."""
     there = [companion for companion in _COMPANIONS if (folder / companion).exists()]
-    run_json = record.find_record(folder)
+    run_json = provenance.find_record(folder)
     run_json = run_json if "sources" in run_json else {}
     if there and run_json.get("table") != name:
         owner = f"the merged table {run_json['table']}" if "table" in run_json else "another data set"
@@ -379,7 +383,7 @@ def _has_same_bytes(path: str, target: Path) -> bool:
 
 def _own_names(folder: Path) -> set[str]:
     try:
-        found = files.read_json(folder / record.HIDDEN / _OWN_NAMES)["files"]
+        found = files.read_json(folder / HIDDEN / _OWN_NAMES)["files"]
         return {name for name in found if isinstance(name, str)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
@@ -440,7 +444,7 @@ def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], 
         ],
         "on_conflict": p.on_conflict,
         "link_mode": p.link_mode,
-        **record.versions(),
+        **provenance.versions(),
     }
 
 
@@ -462,8 +466,8 @@ def _write(
         _put(todo, folder, p.link_mode, show)
     _refuse_changed(sources, folder)
     if run_json:  # first, since it says that the other files are of a merged set
-        files.save_json(folder / "run.json", {**run_json, "ended": record.now()})
-    return record.save_tables(folder, contents)[0]
+        files.save_json(folder / "run.json", {**run_json, "ended": provenance.now()})
+    return tables.save_tables(folder, contents)[0]
 
 
 def _refuse_changed(sources: Iterable[_Source], folder: Path) -> None:
@@ -479,7 +483,7 @@ def _refuse_changed(sources: Iterable[_Source], folder: Path) -> None:
 def _put(array_paths: Iterable[str], folder: Path, link_mode: str, show: bool) -> None:
     """Link or copy arrays; each appears when it is whole, and replaces what was there."""
     own = sorted(_own_names(folder).union(map(basename, array_paths)))
-    files.save_json(folder / record.HIDDEN / _OWN_NAMES, {"files": own})
+    files.save_json(folder / HIDDEN / _OWN_NAMES, {"files": own})
     is_link = link_mode == "hardlink"
     put, what = (files.link_file, "Linking") if is_link else (files.copy_file, "Copying")
     work = execution.attempt_all(lambda path: put(path, folder / basename(path)), array_paths, what, show)
@@ -494,7 +498,7 @@ def _notes(lack: str, known: _Parameters, folder: Path, names: Iterable[str]) ->
     for name, values in _differing(known, _MAY_DIFFER).items():
         each = [f"{value} in {path}" for value, path in zip(values, known, strict=True)]
         notes.append(f"{name} differs: {', '.join(each)}")
-    strangers = record.unlisted_arrays(folder, names)
+    strangers = tables.unlisted_arrays(folder, names)
     if strangers:
         text = f"{counted(len(strangers), 'array file')} in {shown(folder)} not in the merged table, kept"
         notes.append(f"{text}: {listed(strangers, 10)}")

@@ -13,8 +13,8 @@ from pathlib import Path
 from synprep import volumes
 from synprep._core.chunk import Pair, Pairing, sample
 from synprep._core.errors import PairingError, composed, counted, listed, printable
+from synprep._core.paths import HIDDEN
 from synprep._core.problems import Problem
-from synprep._core.record import HIDDEN
 from synprep.params import Chunks, Extract
 
 __all__ = ["Pair", "Pairing", "find", "preflight", "read_id", "sample", "select"]

@@ -19,7 +19,20 @@ import numpy as np
 import pandas as pd
 
 from synprep import pairing, params, volumes
-from synprep._core import arrays, chunk, execution, files, npy, problems, record, verify
+from synprep._core import (
+    arrays,
+    chunk,
+    dataset,
+    execution,
+    files,
+    lock,
+    npy,
+    problems,
+    provenance,
+    record,
+    tables,
+    verify,
+)
 from synprep._core.chunk import Pair, RawPair
 from synprep._core.errors import (
     ChunkError,
@@ -34,10 +47,10 @@ from synprep._core.errors import (
     printable,
     raise_failures,
 )
-from synprep._core.paths import shown
+from synprep._core.paths import HIDDEN, shown
 from synprep._core.problems import Problem, grouped
-from synprep._core.record import Entry
 from synprep._core.stores import REFUSED
+from synprep._core.tables import Entry
 from synprep.pairing import Pairing
 from synprep.params import Extract, Preprocess
 
@@ -150,7 +163,7 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
 
 def _choose(found: Pairing, p: Preprocess | Extract) -> tuple[list[Pair], frozenset[str] | None]:
     """Pairs that were asked for, and the ids that were."""
-    wanted = frozenset(record.read_ids(p.synapse_ids_path)) if p.synapse_ids_path else None
+    wanted = frozenset(tables.read_ids(p.synapse_ids_path)) if p.synapse_ids_path else None
     return pairing.select(found.pairs, wanted, p.max_chunks), wanted
 
 
@@ -180,9 +193,9 @@ def _usable(found: Pairing, pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pro
 
 def _refuse_folder(p: Preprocess) -> None:
     """Refuse a merged data set's folder, and one in which the walk for inputs would find outputs."""
-    if "sources" in record.find_record(p.proc_data_path):
+    if "sources" in provenance.find_record(p.proc_data_path):
         raise ParameterError(f"proc_data_path {p.proc_data_path} holds a merged data set: set another folder")
-    name = record.filename("1", (2, 256, 256, 52))
+    name = tables.filename("1", (2, 256, 256, 52))
     for kind in () if p.volumes else ("em", "mask"):
         folder, pattern = getattr(p, f"raw_{kind}_data_path"), getattr(p, f"{kind}_filename_pattern")
         is_inside = Path(os.path.realpath(p.proc_data_path)).is_relative_to(os.path.realpath(folder))
@@ -197,7 +210,7 @@ def _refuse_other_data_set(found: Pairing, p: Preprocess) -> None:
     """Refuse to replace a table that lists chunks which this input has never had."""
     ids = _listed_ids(p) if p.resume else set()
     strange = sorted(ids - found.all_ids())
-    before, now = record.find_record(p.proc_data_path).get("parameters", {}), asdict(p)
+    before, now = provenance.find_record(p.proc_data_path).get("parameters", {}), asdict(p)
     if strange and _source(before) != _source(now):
         raise TableError(
             f"{Path(p.proc_data_path, 'meta.csv')} seems to be of another data set: {len(strange)} of its "
@@ -216,7 +229,7 @@ def _source(parameters: Mapping[str, Any]) -> list[str | None]:
 def _listed_ids(p: Preprocess) -> set[str]:
     path = Path(p.proc_data_path, "meta.csv")
     try:
-        return {*record.read_table(path)["synapse_id"]} if os.path.exists(path) else set()
+        return {*tables.read_table(path)["synapse_id"]} if os.path.exists(path) else set()
     except TableError as error:
         raise TableError(f"{error}; if it is moved away, it is written again from what is done") from error
 
@@ -328,7 +341,7 @@ def _check(pair: Pair, p: Preprocess, longest: int, memory: float) -> int:
             (one.header, stop - start if one.header.is_fortran else raw.shape[2])
             for one in (raw.em, raw.mask)
         ]
-    files.refuse_name(record.filename(pair.synapse_id, shape_cxyz), longest)
+    files.refuse_name(tables.filename(pair.synapse_id, shape_cxyz), longest)
     n_input = max(prod(raw.shape[:2]) * depth * header.dtype.itemsize for header, depth in read)
     n_needed = n_input + prod(shape_cxyz) + (stop - start) * _SECTION_BYTES
     if n_needed > memory:
@@ -362,7 +375,7 @@ def _look_at_first(
 
 
 def _look_back(entry: Entry) -> _Look:
-    has_label = any(entry.row[name] for name in record.VOLUME_COLUMNS.values())
+    has_label = any(entry.row[name] for name in tables.VOLUME_COLUMNS.values())
     return _Look(has_label, bool(entry.sections["is_blanked"].all()), is_new=False)
 
 
@@ -525,8 +538,8 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     OutputError
         If the output cannot be written: a full disk, a quota, no permission.
     """
-    started, folder = record.now(), Path(p.proc_data_path)
-    with record.locked(folder):
+    started, folder = provenance.now(), Path(p.proc_data_path)
+    with lock.locked(folder):
         if record.done_state(folder) != plan.done_state:
             raise LockedError(f"another run has written to {folder} in the meantime: run again")
         _prepare(plan, p)
@@ -578,7 +591,7 @@ def _prepare(plan: Plan, p: Preprocess) -> None:
     folder = Path(p.proc_data_path)
     if not plan.todo:
         return
-    record.sign(folder)
+    lock.sign(folder)
     _tidy(p)
     if p.resume and not _listed_ids(p) & {pair.synapse_id for pair in plan.todo}:
         return
@@ -590,7 +603,7 @@ def _prepare(plan: Plan, p: Preprocess) -> None:
 def _tidy(p: Preprocess | Extract) -> None:
     """Remove what killed runs, and workers that died, have left."""
     folder, more = _folder(p), [p.raw_mask_data_path] if isinstance(p, Extract) else []
-    files.clean_up(folder, folder / record.HIDDEN, *more)
+    files.clean_up(folder, folder / HIDDEN, *more)
     record.tidy_done(folder)
 
 
@@ -688,13 +701,13 @@ def _finish(
     if plan.todo:
         record.sync_done(folder)
     found = _all_problems(plan, entries, failed)
-    meta = record.meta_table(entry.row for entry in entries.values())
-    sections = record.sections_table({key: entry.sections for key, entry in entries.items()})
-    tables = {"meta.csv": meta, "sections.csv": sections, "problems.csv": problems.table(found)}
+    meta = tables.meta_table(entry.row for entry in entries.values())
+    sections = tables.sections_table({key: entry.sections for key, entry in entries.items()})
+    by_name = {"meta.csv": meta, "sections.csv": sections, "problems.csv": problems.table(found)}
     if p.volumes:
-        tables["sources.csv"] = record.sources_table(entry.source for entry in entries.values())
-    contents = {name: record.table_bytes(table) for name, table in tables.items()}
-    kept, is_changed = record.save_tables(folder, contents)
+        by_name["sources.csv"] = tables.sources_table(entry.source for entry in entries.values())
+    contents = {name: tables.table_bytes(table) for name, table in by_name.items()}
+    kept, is_changed = tables.save_tables(folder, contents)
     counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
     _save_run_json(p, _provenance(p, counts, inputs_hash, started), is_changed)
     where = f"tensors and tables are in {printable(shown(folder))}"
@@ -751,11 +764,11 @@ def _inputs_hash(pairs: Sequence[Pair], p: Preprocess | Extract) -> str:
 def _provenance(p: Preprocess | Extract, counts: dict[str, int], inputs_hash: str, started: str) -> dict:
     return {
         "parameters": asdict(p),
-        **record.versions(),
+        **provenance.versions(),
         "counts": counts,
         "input_fingerprint": inputs_hash,
         "started": started,
-        "ended": record.now(),
+        "ended": provenance.now(),
     }
 
 
@@ -783,7 +796,7 @@ def _save_run_json(p: Preprocess | Extract, run_json: dict[str, Any], is_changed
 
 def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
     """Whether `run.json` is there and says the same; an older version knew fewer parameters and counts."""
-    before, now = record.lasting(record.find_record(_folder(p))), record.lasting(run_json)
+    before, now = provenance.lasting(provenance.find_record(_folder(p))), provenance.lasting(run_json)
     usual = {"parameters": files.plain(asdict(type(p)())), "counts": now["counts"] | {"finished": None}}
     for name, values in usual.items():
         found = before.get(name)
@@ -794,7 +807,7 @@ def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
 
 
 def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:
-    strangers = record.unlisted_arrays(folder, meta["filename"])
+    strangers = tables.unlisted_arrays(folder, meta["filename"])
     n_files = counted(len(strangers), "array file")
     return [f"{n_files} not in meta.csv, kept: {listed(strangers, 10)}"] if strangers else []
 
@@ -860,12 +873,12 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
     LockedError
         If another run is writing to the folder.
     """
-    started, folder = record.now(), _folder(p)
+    started, folder = provenance.now(), _folder(p)
     pairs, wanted = _choose(found, p)
     usable, refused = _usable(found, pairs)
     usable, unnamed = _named(usable, p)
     _say_what_is_missing(found, wanted)
-    with record.locked(folder):
+    with lock.locked(folder):
         _refuse_foreign(p)
         done = _done(usable, p) if p.resume else {}
         todo = tuple(pair for pair in usable if pair.synapse_id not in done)
@@ -873,7 +886,7 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
         files.refuse_full_disk(folder, 2 * len(todo) * (128 + n_voxels))
         plan = Plan(tuple(pairs), done, todo, (*refused, *unnamed), None)
         if todo:
-            record.sign(folder)
+            lock.sign(folder)
             _tidy(p)
         entries, failed = _do(plan, p, show_progress)
         return _finish_extracting(plan, p, entries, failed, started)
@@ -893,7 +906,7 @@ def _named(pairs: Iterable[Pair], p: Extract) -> tuple[list[Pair], list[Problem]
 
 def _refuse_foreign(p: Extract) -> None:
     """Refuse folders with arrays that are not of a run of extract; leave the mark of one."""
-    folder, mark = _folder(p), _folder(p) / record.HIDDEN / _EXTRACT_MARK
+    folder, mark = _folder(p), _folder(p) / HIDDEN / _EXTRACT_MARK
     foreign = [path for one in (folder, Path(p.raw_mask_data_path)) for path in one.glob("[!.]*.npy")]
     if foreign and not mark.exists():
         raise OutputError(
@@ -918,10 +931,10 @@ def _finish_extracting(
     if plan.todo:
         files.sync_folder(p.raw_mask_data_path)
         record.sync_done(folder)
-    sources = record.sources_table(entry.source for entry in entries.values())
-    tables = {"sources.csv": sources, "problems.csv": problems.table(found)}
-    contents = {name: record.table_bytes(table) for name, table in tables.items()}
-    changed, counts = record.differing(folder, contents), _counts(plan, found, len(failed))
+    sources = tables.sources_table(entry.source for entry in entries.values())
+    by_name = {"sources.csv": sources, "problems.csv": problems.table(found)}
+    contents = {name: tables.table_bytes(table) for name, table in by_name.items()}
+    changed, counts = tables.differing(folder, contents), _counts(plan, found, len(failed))
     for name in changed:
         files.save_bytes(folder / name, contents[name])
     run_json = _provenance(p, counts, _inputs_hash(plan.pairs, p), started)
@@ -946,5 +959,5 @@ def verify_arrays(p: Preprocess) -> dict[str, str]:
     """
     if not p.verify:
         return {}
-    data = record.load(p.proc_data_path)
+    data = dataset.load(p.proc_data_path)
     return verify.damaged(verify.check(data, n_workers=p.n_workers, scheduler=p.scheduler), data)

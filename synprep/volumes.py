@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from synprep._core import cut, execution, problems, record, synapse_table
+from synprep._core import cut, execution, problems, synapse_table, tables
 from synprep._core import preflight as _preflight
 from synprep._core.chunk import Pairing, sample
 from synprep._core.errors import PairingError, listed
@@ -50,7 +50,7 @@ def find(p: Any) -> Pairing:
     """
     chosen = settings(p.volumes, p)
     ids_path = getattr(p, "synapse_ids_path", "")
-    wanted = frozenset(record.read_ids(ids_path)) if ids_path else None
+    wanted = frozenset(tables.read_ids(ids_path)) if ids_path else None
     found = synapse_table.read(chosen, wanted)
     if not found.synapses:
         raise PairingError(_nothing_usable(found, wanted, chosen))

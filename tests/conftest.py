@@ -141,3 +141,12 @@ def paths(tmp_path):
         "raw_mask_data_path": str(tmp_path / "mask"),
         "proc_data_path": str(tmp_path / "processed"),
     }
+
+
+@pytest.fixture
+def processed(write_pair, paths):
+    """A run over two small chunks: its result, and its folder."""
+    for synapse_id in ("007", "NA"):
+        write_pair(synapse_id)
+    p = params.Preprocess(**paths, voxel_size_xy_nm=4.0, axial_to_sagittal_spacing=2.5)
+    return run_preprocess(p), Path(p.proc_data_path)

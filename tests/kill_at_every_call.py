@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from synprep import merge, pairing, preprocess
-from synprep._core import chunk, cut, kernels, npy, record  # noqa: F401 (kernels: compiled before the forks)
+from synprep._core import chunk, cut, kernels, npy, provenance, record, tables  # noqa: F401 (kernels: compiled before the forks)
 from synprep.params import Extract, Merge, Preprocess
 
 KILLED, SHAPE = 77, (6, 5, 20)
@@ -63,7 +63,7 @@ def contents(folder: Path) -> dict[str, object]:
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for name in found:
         if name.endswith("run.json"):
-            found[name] = record.lasting(json.loads(found[name]))
+            found[name] = provenance.lasting(json.loads(found[name]))
         if name.endswith("record.jsonl"):
             done = record.read_done((folder / name).parents[1])
             found[name] = {entry.synapse_id: (entry.key, entry.row) for entry in done.values()}
@@ -188,7 +188,7 @@ class Drawn(chunk.RawPair):
 
     def sources_row(self):
         values = (self.synapse_id, 0.0, 0.0, 0.0, 0, 0, 0, "1", "2", "3", 1.5, 0, 0.0)
-        return dict(zip(record.SOURCES_COLUMNS, values, strict=True))
+        return dict(zip(tables.SOURCES_COLUMNS, values, strict=True))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from write_volumes import EM_FORMATS, ID_FORMATS, write
 
-from synprep._core import arrays, chunk, cut, layers, paths, problems, record
+from synprep._core import arrays, chunk, cut, layers, paths, problems, tables
 from synprep._core.chunk import Pair
 from synprep._core.cut import Cut, VolumePair, Volumes
 from synprep._core.errors import ChunkError, ParameterError
@@ -565,6 +565,6 @@ def test_a_row_has_the_columns_of_the_table(tmp_path):
     raw.em.read()
     raw.mask.read()
     row = raw.sources_row()
-    assert list(row) == list(record.SOURCES_COLUMNS)
+    assert list(row) == list(tables.SOURCES_COLUMNS)
     assert list(row.values())[:9] == ["007", 81.5, 80.0, 401.0, 0, 0, 0, str(PRE), str(POST)]
     assert isinstance(raw, Cut)

@@ -8,7 +8,7 @@ import yaml
 from conftest import PROJECT
 
 from synprep import demo, fingerprint, pairing, params, volumes
-from synprep._core import record, synthetic_volumes
+from synprep._core import dataset, synthetic_volumes
 from synprep._core.errors import ChunkError
 from synprep._core.synthetic import make_chunk
 from synprep._core.verify import check, verdict
@@ -70,14 +70,14 @@ def test_what_preprocess_writes_is_not_made(project):
 
 def test_the_merged_set_is_made_with_what_it_needs(project, capsys):
     demo.make_missing(params.Fingerprint(proc_data_path="data/merged"))
-    assert len(record.load(project / "data/merged").meta) == 6
+    assert len(dataset.load(project / "data/merged").meta) == 6
     assert capsys.readouterr().out == ""
 
 
 def test_the_readme_shows_the_numbers_of_the_demonstration_data(project, capsys):
     p = params.Fingerprint(proc_data_path="data/merged")
     demo.make_missing(p)
-    data = record.load(p.proc_data_path)
+    data = dataset.load(p.proc_data_path)
     found, _ = fingerprint.run(data, p)
     page = (PROJECT / "docs/training.md").read_text("utf-8")
     for key, value in yaml.safe_load(fingerprint.configuration(found)).items():
@@ -233,7 +233,7 @@ def test_the_processed_set_of_the_volumes_is_made_like_those_of_files(project, c
     demo.make_missing(params.Inspect(proc_data_path="data/volumes/processed"))
     demo.make_missing(params.Inspect(proc_data_path="data/merged"))
     assert capsys.readouterr().out == ""
-    cut, merged = (record.load(project / "data" / name) for name in ("volumes/processed", "merged"))
+    cut, merged = (dataset.load(project / "data" / name) for name in ("volumes/processed", "merged"))
     assert [*cut.meta["synapse_id"]] == [*merged.meta["synapse_id"]]
     for name in cut.meta["filename"][:-1]:  # of the last one a block is absent
         from_files = next((project / "data").glob(f"ds*/processed/{name}"))

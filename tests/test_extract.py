@@ -15,8 +15,9 @@ from conftest import copy_project
 from conftest import run_preprocess as run
 
 from synprep import demo, inspection, merge, pairing, params, preprocess, survey
-from synprep._core import cut, preflight, record, stores
+from synprep._core import cut, preflight, stores, tables
 from synprep._core.errors import ChunkError, FailedChunksError, OutputError, ParameterError
+from synprep._core.paths import HIDDEN
 from synprep.params import Extract, InspectRaw, Merge, Preprocess, SectionVariation
 
 
@@ -110,7 +111,7 @@ def test_an_id_that_makes_no_file_name_is_left_out(here, tmp_path):
 
 def test_sources_say_where_each_chunk_is_from(processed, tmp_path):
     sources = pd.read_csv(tmp_path / "processed" / "sources.csv", dtype=str, keep_default_na=False)
-    assert list(sources) == list(record.SOURCES_COLUMNS)
+    assert list(sources) == list(tables.SOURCES_COLUMNS)
     row = sources.set_index("synapse_id").loc["0001007"]
     assert row[["centre_x_nm", "start_x", "start_z", "cleft_id"]].tolist() == [
         "9988.0",
@@ -297,7 +298,7 @@ def test_the_preflight_is_kept_beside_the_output(here, tmp_path, capsys, monkeyp
     found = pairing.find(p)
     shown = pairing.preflight(p, found)
     assert "presynaptic id within 500 nm" in repr(shown) and "100%" in shown._repr_html_()
-    assert os.listdir(tmp_path / "processed") == [record.HIDDEN]
+    assert os.listdir(tmp_path / "processed") == [HIDDEN]
     line = capsys.readouterr().out.rsplit("\r", 1)[-1]
     monkeypatch.setattr(preflight, "examine", None)
     assert repr(pairing.preflight(p, found)) == repr(shown)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from synprep import fingerprint, pairing, preprocess
-from synprep._core import files, record
+from synprep._core import dataset, files
 from synprep._core.errors import FailedChunksError, TableError
 from synprep.params import Fingerprint, Preprocess
 
@@ -29,7 +29,7 @@ def processed(write_pair, paths):
     def run(**parameters):
         p = Preprocess(**{**paths, "n_sections": 1000, **parameters})
         preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
-        return record.load(p.proc_data_path)
+        return dataset.load(p.proc_data_path)
 
     return run
 

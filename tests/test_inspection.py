@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from synprep import figures, inspection, pairing, preprocess
-from synprep._core import chunk, record
+from synprep._core import chunk, dataset, tables
 from synprep._core.errors import ChunkError, TableError
 from synprep._core.synthetic import make_chunk
 from synprep.params import Inspect, InspectRaw, Preprocess
@@ -24,10 +24,10 @@ from synprep.params import Inspect, InspectRaw, Preprocess
 
 def data_of(rows, n_sections=10):
     """Data set without files: rows of id, presynaptic, cleft and postsynaptic volume, blanked sections."""
-    meta = pd.DataFrame(rows, columns=["synapse_id", *record.VOLUME_COLUMNS.values(), "n_cutout_sections"])
+    meta = pd.DataFrame(rows, columns=["synapse_id", *tables.VOLUME_COLUMNS.values(), "n_cutout_sections"])
     sections = pd.DataFrame({"synapse_id": np.repeat(meta["synapse_id"].to_numpy(), n_sections)})
     parameters = {"voxel_size_xy_nm": 10.0, "axial_to_sagittal_spacing": 4.0}
-    return record.Dataset(Path("nowhere"), meta, sections, parameters)
+    return dataset.Dataset(Path("nowhere"), meta, sections, parameters)
 
 
 DATA = data_of(
@@ -381,7 +381,7 @@ SOURCE |= {f"centre_{axis}_nm": number for axis, number in zip("xyz", ("1.5", "2
 def test_public_volumes_are_linked_to(tmp_path):
     data = replace(DATA, folder=tmp_path, parameters={**DATA.parameters, "volumes": PUBLIC})
     assert inspection.links(data, ["a"]) is None  # no sources.csv
-    record.save_table(tmp_path / "sources.csv", pd.DataFrame([SOURCE]))
+    tables.save_table(tmp_path / "sources.csv", pd.DataFrame([SOURCE]))
     links = inspection.links(data, ["b", "a"])
     assert list(links.urls) == ["a"]
     state = json.loads(unquote(links.urls["a"].split("#!")[1]))
@@ -395,7 +395,7 @@ def test_public_volumes_are_linked_to(tmp_path):
 
 @pytest.mark.parametrize("em", ["precomputed://data/volumes/em", None])
 def test_volumes_on_a_disk_are_not(tmp_path, em):
-    record.save_table(tmp_path / "sources.csv", pd.DataFrame([SOURCE]))
+    tables.save_table(tmp_path / "sources.csv", pd.DataFrame([SOURCE]))
     volumes = {**PUBLIC, "em": em} if em else {}
     data = replace(DATA, folder=tmp_path, parameters={**DATA.parameters, "volumes": volumes})
     assert inspection.links(data, ["a"]) is None

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from synprep import merge, pairing, preprocess
-from synprep._core import files, record
+from synprep._core import dataset, files, lock
 from synprep._core.errors import LockedError, OutputError, ParameterError, TableError
+from synprep._core.paths import HIDDEN
+from synprep._core.tables import read_table, save_table
 from synprep.params import Merge, Preprocess
 
 IDS = ["007", "1", "3", "5", "NA"]
@@ -92,8 +94,8 @@ class TestResult:
     @pytest.mark.parametrize("mode", MODES)
     def test_it_is_a_data_set_like_a_processed_one(self, run, folder, tables, mode):
         run(link_mode=mode)
-        data = record.load(folder)
-        parts = [record.load(path) for path in tables]
+        data = dataset.load(folder)
+        parts = [dataset.load(path) for path in tables]
         for name in ("meta", "sections"):
             rows = pd.concat([getattr(part, name) for part in parts]).drop_duplicates(
                 ["synapse_id", "z"] if name == "sections" else "synapse_id"
@@ -147,7 +149,7 @@ class TestResult:
             for path in (Path(table), Path(table).with_name("sections.csv")):
                 path.write_text(path.read_text("utf-8").splitlines()[0] + "\n", "utf-8")
         assert run(meta_list=tables[:2])[1] == []
-        data = record.load(folder)
+        data = dataset.load(folder)
         assert (len(data.meta), len(data.sections), data.parameter("voxel_size_xy_nm")) == (0, 0, 8.0)
 
     def test_a_merged_set_can_be_merged_again(self, run, folder, tables, tmp_path):
@@ -158,7 +160,7 @@ class TestResult:
         )
         assert again["filename"].tolist()[0] == "merged/007__2_6_5_5.npy"
         assert notes == ["2 rows that an earlier table has as well: kept once"]
-        assert len(record.load(tmp_path / "lab").sections) == 5 * 5
+        assert len(dataset.load(tmp_path / "lab").sections) == 5 * 5
 
 
 @pytest.fixture
@@ -292,15 +294,15 @@ class TestRecord:
         meta, sections = (
             os.path.join(os.path.dirname(tables[1]), name) for name in ("meta.csv", "sections.csv")
         )
-        changed = record.read_table(sections)
+        changed = read_table(sections)
         changed.loc[changed["synapse_id"] == "007", "mean"] = "1.5"
-        record.save_table(sections, changed)
-        changed = record.read_table(meta).replace({"n_cutout_sections": {"0": "1"}})
-        record.save_table(meta, changed)
+        save_table(sections, changed)
+        changed = read_table(meta).replace({"n_cutout_sections": {"0": "1"}})
+        save_table(meta, changed)
         means = {}
         for keep in ("first", "last"):
             run(on_conflict=keep)
-            data = record.load(folder)
+            data = dataset.load(folder)
             means[keep] = data.sections.set_index("synapse_id").loc["007", "mean"].unique().tolist()
         assert means["last"] == [1.5]
         assert 1.5 not in means["first"]
@@ -308,9 +310,9 @@ class TestRecord:
     @pytest.mark.parametrize("mode", MODES)
     def test_nothing_is_written_when_nothing_has_changed(self, run, folder, mode):
         first = run(link_mode=mode)
-        before = states(folder) | states(folder / record.HIDDEN)
+        before = states(folder) | states(folder / HIDDEN)
         again = run(link_mode=mode)
-        assert states(folder) | states(folder / record.HIDDEN) == before
+        assert states(folder) | states(folder / HIDDEN) == before
         assert again[1] == first[1]
         pd.testing.assert_frame_equal(again[0], first[0])
 
@@ -318,8 +320,8 @@ class TestRecord:
         run()
         _, notes = run(meta_list=tables[:2])
         assert "meta.csv differs from the one that was there, which is kept as meta.1.csv" in notes
-        assert len(record.read_table(folder / "meta.1.csv")) == 5
-        assert len(record.load(folder).sections) == 3 * 5
+        assert len(read_table(folder / "meta.1.csv")) == 5
+        assert len(dataset.load(folder).sections) == 3 * 5
         assert run()[1] == notes[:1]  # rows are added at the end
 
     @pytest.mark.parametrize(
@@ -334,7 +336,7 @@ class TestRecord:
         os.remove(os.path.join(os.path.dirname(tables[2]), name))
         merged, notes = run()
         assert len(merged) == len(load_all(folder)) == 5
-        assert sorted(os.listdir(folder)) == [record.HIDDEN, "meta.csv"]
+        assert sorted(os.listdir(folder)) == [HIDDEN, "meta.csv"]
         assert notes[1].startswith("no sections.csv and run.json for the merged table: ")
         assert reason in notes[1]
         before = states(folder)
@@ -353,23 +355,23 @@ class TestRecord:
     )
     def test_a_column_that_is_not_there_leaves_a_table_alone(self, run, folder, tables, name, column):
         path = os.path.join(os.path.dirname(tables[2]), name)
-        record.save_table(path, record.read_table(path).drop(columns=column))
+        save_table(path, read_table(path).drop(columns=column))
         _, notes = run()
         assert f"{name} has no {column}" in notes[-1]
         assert not (folder / "run.json").exists()
 
     def test_sections_that_are_not_whole_leave_a_table_alone(self, run, folder, tables):
         path = os.path.join(os.path.dirname(tables[2]), "sections.csv")
-        record.save_table(path, record.read_table(path).iloc[1:])
+        save_table(path, read_table(path).iloc[1:])
         _, notes = run()
         assert notes[1].endswith("meta.csv is not whole for 5")
         assert not (folder / "sections.csv").exists()
 
 
 def change(path, column, value):
-    table = record.read_table(path)
+    table = read_table(path)
     table.loc[0, column] = value
-    record.save_table(path, table)
+    save_table(path, table)
 
 
 class TestSources:
@@ -389,7 +391,7 @@ class TestSources:
             content = path.read_bytes()
             change(path, column, value)
             with pytest.raises(TableError) as loading:
-                record.load(path.parent)
+                dataset.load(path.parent)
             with pytest.raises(TableError) as merging:
                 run()
             assert str(merging.value) == str(loading.value)
@@ -430,7 +432,7 @@ class TestSources:
         em_xyz = np.full((6, 5, 80), 9, np.uint8)
         em_xyz[..., 28:52] = 0
         path = Path(make_set("one", ["007", "1"], em_xyz))
-        content, whole = path.read_bytes(), record.read_table(path)
+        content, whole = path.read_bytes(), read_table(path)
         assert content.endswith(b",17\n")  # sections that are blanked: a digit may be cut off
         if alone:
             path.with_name("sections.csv").unlink()
@@ -454,7 +456,7 @@ class TestSources:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="no locks that readers share")
     def test_a_folder_that_a_run_writes_to(self, run, folder, tables):
-        with record.locked(Path(tables[1]).parent), pytest.raises(LockedError, match=r"two.processed: a run"):
+        with lock.locked(Path(tables[1]).parent), pytest.raises(LockedError, match=r"two.processed: a run"):
             run()
         assert not folder.exists()
         run()
@@ -462,7 +464,7 @@ class TestSources:
     @pytest.mark.skipif(sys.platform == "win32", reason="no locks that readers share")
     def test_runs_wait_until_the_sources_are_read(self, run, tables, monkeypatch):
         def write(*arguments):
-            with pytest.raises(LockedError), record.locked(Path(tables[1]).parent):
+            with pytest.raises(LockedError), lock.locked(Path(tables[1]).parent):
                 pass
             return merge_headers(*arguments)
 
@@ -490,12 +492,12 @@ class TestSources:
 
     def test_folders_that_can_only_be_read(self, run, tables):
         folders = [Path(table).parent for table in tables]
-        for path in (*folders, *(one / record.HIDDEN for one in folders)):
+        for path in (*folders, *(one / HIDDEN for one in folders)):
             path.chmod(0o555)
         try:
             assert len(run()[0]) == 5
         finally:
-            for path in (*folders, *(one / record.HIDDEN for one in folders)):
+            for path in (*folders, *(one / HIDDEN for one in folders)):
                 path.chmod(0o755)
 
     @pytest.mark.parametrize(
@@ -571,7 +573,7 @@ class TestRefusals:
     def test_a_data_set_of_which_no_row_is_taken_does_not_matter(self, make_set, run, folder, tables):
         other = make_set("four", ["007", "1"], np.full((6, 6, 20), 9, np.uint8), voxel_size_xy_nm=4.0)
         assert len(run(meta_list=[other, tables[0]], on_conflict="last")[0]) == 2
-        assert record.load(folder).parameters["voxel_size_xy_nm"] == 8.0
+        assert dataset.load(folder).parameters["voxel_size_xy_nm"] == 8.0
 
     @pytest.mark.parametrize(
         ("parameters", "shown"),
@@ -607,7 +609,7 @@ class TestRefusals:
         other = make_set("four", ["8"], output_channel_desc=[[1, 2]])
         assert len(run(meta_list=[tables[0], other])[0]) == 3
         run(meta_list=[str(folder / "meta.csv"), tables[2]], merged_meta_path=str(tmp_path / "meta.csv"))
-        assert len(record.load(tmp_path).meta) == 5
+        assert len(dataset.load(tmp_path).meta) == 5
 
     def test_the_folder_of_a_processed_set(self, run, tables, tmp_path):
         path = tmp_path / "lab" / "two" / "processed"
@@ -636,7 +638,7 @@ class TestRefusals:
             preprocess.plan(pairing.find(p), p, show_progress=False)
 
     def test_a_folder_that_another_run_writes_to(self, run, folder):
-        with record.locked(folder), pytest.raises(LockedError):
+        with lock.locked(folder), pytest.raises(LockedError):
             run()
 
 
@@ -687,7 +689,7 @@ class TestFiles:
         assert not {"meta.csv", "sections.csv", "run.json"} & {*os.listdir(folder)}
         run(link_mode="copy")
         assert np.array_equal(np.load(folder / "5__2_6_5_5.npy"), np.load(source))
-        assert len(record.load(folder).meta) == 5
+        assert len(dataset.load(folder).meta) == 5
 
     def test_equal_files_are_taken_over(self, run, folder, tables):
         """As after a run that was killed, or where a data set was copied without its times."""
@@ -732,7 +734,7 @@ class TestFiles:
             TableError, match=r"1 file name in .* would stand for several chunks: .*/x1__.* and .*/X1__"
         ):
             run(meta_list=tables, link_mode=mode)
-        assert sorted(os.listdir(folder)) == [record.HIDDEN]
+        assert sorted(os.listdir(folder)) == [HIDDEN]
         assert run(meta_list=tables)[0]["synapse_id"].tolist() == ["x1", "X1"]
 
     def test_a_link_to_another_file_system(self, run, folder, monkeypatch):
@@ -744,7 +746,7 @@ class TestFiles:
             OutputError, match=r"cannot be a hard link to .*cross-device link; set link_mode to"
         ):
             run(link_mode="hardlink")
-        assert sorted(os.listdir(folder)) == [record.HIDDEN]
+        assert sorted(os.listdir(folder)) == [HIDDEN]
 
     @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a second file system")
     def test_another_file_system_is_noticed_beforehand(self, run, folder, tmp_path):
@@ -763,7 +765,7 @@ class TestFiles:
         monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(OutputError, match=r"the run will write 0\.00 GB and only 0\.00 GB are free"):
             run(link_mode="copy")
-        assert sorted(os.listdir(folder)) == [record.HIDDEN]
+        assert sorted(os.listdir(folder)) == [HIDDEN]
         run(link_mode="hardlink")
         usage.free += 1
         run(link_mode="copy")

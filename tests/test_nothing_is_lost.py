@@ -21,6 +21,7 @@ from synprep import merge, pairing, preprocess
 from synprep._core import files, record
 from synprep._core import npy as npy_file
 from synprep._core.errors import OutputError, PairingError
+from synprep._core.paths import HIDDEN
 from synprep.params import Merge, Preprocess
 
 RUN = """
@@ -316,10 +317,10 @@ def test_what_is_flushed_when(write_pair, paths, tmp_path, disk_calls):
     run(Preprocess(**paths))
     out = tmp_path / "processed"
     expected = [("flush", "1__2_6_5_5.npy"), ("rename", "1__2_6_5_5.npy"), ("record", "1")]
-    expected += [("flush", "processed"), ("flush", "record.jsonl"), ("flush", record.HIDDEN)]
+    expected += [("flush", "processed"), ("flush", "record.jsonl"), ("flush", HIDDEN)]
     for name in ("problems.csv", "sections.csv", "meta.csv", "run.json"):
         expected += [("flush", name), ("rename", name), ("flush", "processed")]
-    found = named(disk_calls, out, out / record.HIDDEN)
+    found = named(disk_calls, out, out / HIDDEN)
     assert found[found.index(expected[0]) :] == expected
 
 
@@ -331,7 +332,7 @@ def test_the_record_is_flushed_once_for_many_chunks(
     for synapse_id in ("1", "22", "333"):
         write_pair(synapse_id)
     run(Preprocess(**paths))
-    found = named(disk_calls, tmp_path / "processed" / record.HIDDEN)
+    found = named(disk_calls, tmp_path / "processed" / HIDDEN)
     assert found.count(("flush", "record.jsonl")) == n_times
 
 
@@ -344,7 +345,7 @@ def test_a_table_is_moved_aside_for_certain_before_an_array_is_replaced(
     disk_calls.clear()
     run(Preprocess(**paths, cutout_threshold=0.5))
     out = tmp_path / "processed"
-    found = named(disk_calls, out, out / record.HIDDEN)
+    found = named(disk_calls, out, out / HIDDEN)
     first = found.index(("rename", "meta.1.csv"))
     assert found[first + 1] == ("flush", "processed")
     assert found.index(("rename", "1__2_6_5_5.npy")) > first
@@ -376,7 +377,7 @@ def test_files_are_whole_on_the_disk_before_they_have_their_names(write_pair, pa
 
 def test_both_folders_of_raw_pairs_are_flushed_before_the_tables(tmp_path, disk_calls):
     extract(tmp_path)
-    found = named(disk_calls, tmp_path / "em", tmp_path / "mask", tmp_path / "em" / record.HIDDEN)
+    found = named(disk_calls, tmp_path / "em", tmp_path / "mask", tmp_path / "em" / HIDDEN)
     first = found.index(("rename", "problems.csv"))
     for name in ("em", "mask"):
         arrays = [path.name for path in (tmp_path / name).glob("*.npy")]
@@ -499,7 +500,7 @@ def test_kills_at_random_moments(standard):
     assert counts["done"] + counts["skipped"] == N_CHUNKS
     assert counts["skipped"] == n_recorded
     others = sorted(path.name for path in out.iterdir() if path.suffix != ".npy")
-    assert others == [record.HIDDEN, "meta.csv", "problems.csv", "run.json", "sections.csv"]
+    assert others == [HIDDEN, "meta.csv", "problems.csv", "run.json", "sections.csv"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forks")
@@ -525,7 +526,7 @@ def test_a_full_disk(write_pair, paths, tmp_path):
     assert last.startswith("synprep._core.errors.OutputError: ")
     assert last.endswith("2__2_40_40_5.npy: cannot be written: File too large")
     out = tmp_path / "processed"
-    assert sorted(path.name for path in out.iterdir()) == [record.HIDDEN, "1__2_6_5_5.npy"]
+    assert sorted(path.name for path in out.iterdir()) == [HIDDEN, "1__2_6_5_5.npy"]
     assert run(Preprocess(**paths)).counts == {
         "paired": 2,
         "done": 1,
@@ -544,7 +545,7 @@ def test_a_record_that_does_not_fit(write_pair, paths, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
 
         def cut(folder, entry):
-            (Path(folder) / record.HIDDEN / "record.jsonl").write_bytes(line(entry)[:50])
+            (Path(folder) / HIDDEN / "record.jsonl").write_bytes(line(entry)[:50])
             raise KeyboardInterrupt
 
         patched.setattr(record, "append_done", cut)
@@ -558,7 +559,7 @@ def test_the_second_of_two_runs_stops_and_the_first_goes_on(standard):
     out = folder / "twice"
     paths = {**paths, "proc_data_path": str(out)}
     first = start(paths, folder / "go")
-    while first.poll() is None and not (out / record.HIDDEN / "owner.json").exists():
+    while first.poll() is None and not (out / HIDDEN / "owner.json").exists():
         time.sleep(0.01)
     second = start(paths)
     last = finish(second, 1).strip().splitlines()[-1]

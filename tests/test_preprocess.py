@@ -18,13 +18,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synprep import pairing, preprocess
-from synprep._core import chunk, files, npy, problems, record
+from synprep._core import chunk, dataset, files, lock, npy, problems, record, tables
 from synprep._core.errors import FailedChunksError, LockedError, OutputError, ParameterError, TableError
+from synprep._core.paths import HIDDEN
 from synprep.params import Preprocess
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != record.HIDDEN)
+    return sorted(path.name for path in folder.iterdir() if path.name != HIDDEN)
 
 
 def snapshot(folder):
@@ -345,8 +346,8 @@ def test_what_is_written_is_read_and_what_is_printed_is_printable(names):
         p = Preprocess(**{role: str(folder / one) for role, one in roles.items()})
         found, result = pairing.find(p), run(p)
         data, written = (
-            record.load(p.proc_data_path),
-            record.read_table(folder / "processed" / "problems.csv"),
+            dataset.load(p.proc_data_path),
+            tables.read_table(folder / "processed" / "problems.csv"),
         )
         pd.testing.assert_frame_equal(data.meta, result.meta)
         pd.testing.assert_frame_equal(written, problems.table(result.problems), check_dtype=False)
@@ -482,7 +483,7 @@ class TestResume:
         assert self.done(Preprocess(**paths, resume=False)) == 3
 
     def test_a_record_line_that_was_cut_is_done_again(self, p, tmp_path):
-        path = tmp_path / "processed" / record.HIDDEN / "record.jsonl"
+        path = tmp_path / "processed" / HIDDEN / "record.jsonl"
         path.write_bytes(path.read_bytes()[:-20])
         assert self.done(p) == 1
         assert self.done(p) == 0
@@ -490,7 +491,7 @@ class TestResume:
 
     def test_superseded_lines_are_removed(self, p, paths, tmp_path):
         run(Preprocess(**paths, resume=False))
-        assert len((tmp_path / "processed" / record.HIDDEN / "record.jsonl").read_bytes().splitlines()) == 3
+        assert len((tmp_path / "processed" / HIDDEN / "record.jsonl").read_bytes().splitlines()) == 3
 
     def test_chunks_that_are_gone_are_kept_and_told(self, p, tmp_path):
         (tmp_path / "em" / "2.npy").unlink()
@@ -838,8 +839,8 @@ class TestLock:
 
     def test_a_second_run_names_the_first(self, write_pair, paths, tmp_path):
         write_pair("1")
-        with record.locked(paths["proc_data_path"]):
-            record.sign(paths["proc_data_path"])
+        with lock.locked(paths["proc_data_path"]):
+            lock.sign(paths["proc_data_path"])
             with pytest.raises(
                 LockedError, match=rf"another run is writing to .*: process {os.getpid()} on .*, since"
             ):
@@ -850,7 +851,7 @@ class TestLock:
         write_pair("1")
         run(Preprocess(**paths))
         with (
-            record.locked(paths["proc_data_path"]),
+            lock.locked(paths["proc_data_path"]),
             pytest.raises(LockedError, match="that has just started"),
         ):
             run(Preprocess(**paths))

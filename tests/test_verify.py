@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from synprep import pairing, preprocess
-from synprep._core import arrays, npy, problems, record
-from synprep._core.record import Dataset
+from synprep._core import arrays, dataset, npy, problems, tables
+from synprep._core.dataset import Dataset
 from synprep._core.verify import check, damaged, verdict
 from synprep.params import Preprocess
 
@@ -32,15 +32,15 @@ def write(tmp_path):
     def write(tensors):
         rows, sections = [], {}
         for synapse_id, tensor_cxyz in tensors.items():
-            np.save(tmp_path / record.filename(synapse_id, tensor_cxyz.shape), tensor_cxyz)
+            np.save(tmp_path / tables.filename(synapse_id, tensor_cxyz.shape), tensor_cxyz)
             volumes = arrays.label_volumes(np.bincount(tensor_cxyz[-1].ravel(), minlength=256), SPACING)
             blanked = ~tensor_cxyz[:-1].any(axis=(0, 1, 2))
-            rows.append(record.meta_row(synapse_id, tensor_cxyz.shape, volumes, blanked.sum()))
+            rows.append(tables.meta_row(synapse_id, tensor_cxyz.shape, volumes, blanked.sum()))
             none = np.zeros(len(blanked))
             columns = {"cutout_fraction": none, "mean": none, "std": none, "is_blanked": blanked}
             sections[synapse_id] = columns
         parameters = {"axial_to_sagittal_spacing": SPACING}
-        return Dataset(tmp_path, record.meta_table(rows), record.sections_table(sections), parameters)
+        return Dataset(tmp_path, tables.meta_table(rows), tables.sections_table(sections), parameters)
 
     return write
 
@@ -262,6 +262,6 @@ def test_what_preprocess_writes(write_pair, paths, channels, n_channels, unfit):
     write_pair("007", em_xyz)
     p = Preprocess(**paths, **channels)
     preprocess.run(preprocess.plan(pairing.find(p), p, False), p, False)
-    data = record.load(p.proc_data_path)
+    data = dataset.load(p.proc_data_path)
     assert data.meta["filename"].tolist() == [f"007__{n_channels}_6_6_13.npy"]
     assert [one.text for one in run(data, crop_size=192)] == unfit

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from synprep._core import arrays, files, npy, problems, record
+from synprep._core import arrays, files, npy, problems, tables
 from synprep._core.errors import ChunkError, listed, printable
 from synprep._core.npy import NpyFile
 from synprep._core.paths import shown
@@ -294,7 +294,7 @@ def process(
     seg_mask_map: Mapping[str, int],
     cut_intensity_with_seg_masks: bool,
     output_channel_desc: Sequence[Sequence[int]],
-) -> record.Entry:
+) -> tables.Entry:
     """Turn a raw pair into a tensor, which is written, and its table rows, which are returned.
 
     The keywords are the parameters that decide what a tensor and its rows hold; `key` is that of these.
@@ -310,21 +310,21 @@ def process(
     if cut_intensity_with_seg_masks:
         tensor_cxyz = arrays.cut_channels(*tensor_cxyz, output_channel_desc)
     volumes = arrays.label_volumes(kept.counts, axial_to_sagittal_spacing)
-    row = record.meta_row(raw.synapse_id, tensor_cxyz.shape, volumes, sections["is_blanked"].sum())
+    row = tables.meta_row(raw.synapse_id, tensor_cxyz.shape, volumes, sections["is_blanked"].sum())
     path = Path(folder, row["filename"])
     files.save_array(path, tensor_cxyz)
     output, source = files.state(path), raw.sources_row()
-    return record.Entry(key, raw.state, output, row, sections, warnings, source)
+    return tables.Entry(key, raw.state, output, row, sections, warnings, source)
 
 
-def extract(raw: RawPair, paths: Sequence[Path], key: str) -> record.Entry:
+def extract(raw: RawPair, paths: Sequence[Path], key: str) -> tables.Entry:
     """Write whole EM and mask of a pair as they are, in Fortran order, as npy files."""
     for path, part in zip(paths, (raw.em, raw.mask), strict=True):
         files.save_array(path, part.read(allocate=npy.reused("input")), is_fortran=True)
-    empty = {name: np.zeros(0, dtype) for name, dtype in list(record.SECTION_COLUMNS.items())[2:]}
+    empty = {name: np.zeros(0, dtype) for name, dtype in list(tables.SECTION_COLUMNS.items())[2:]}
     row = {"synapse_id": raw.synapse_id, "filename": paths[0].name}
     output, warnings = [*map(files.state, paths)], raw.warnings()
-    return record.Entry(key, raw.state, output, row, empty, warnings, raw.sources_row())
+    return tables.Entry(key, raw.state, output, row, empty, warnings, raw.sources_row())
 
 
 def _kernels() -> ModuleType:

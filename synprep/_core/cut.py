@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from synprep._core import arrays, grid, layers, npy, problems, record, stores
+from synprep._core import arrays, grid, layers, npy, problems, stores, tables
 from synprep._core.errors import ChunkError, counted
 from synprep._core.layers import Layer
 from synprep._core.problems import Problem
@@ -330,7 +330,7 @@ class Cut:
             sum(absent),
             round(self._outside_fraction, 6),
         )
-        return dict(zip(record.SOURCES_COLUMNS, values, strict=True))
+        return dict(zip(tables.SOURCES_COLUMNS, values, strict=True))
 
 
 def _kernels() -> ModuleType:

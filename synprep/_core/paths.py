@@ -6,6 +6,7 @@ from pathlib import Path
 
 import synprep
 
+HIDDEN = ".synprep"  # folder in an output folder, of what lets a run resume
 _IS_WINDOWS = os.name == "nt"
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from synprep._core import execution, files, record
+from synprep._core import execution, files
 from synprep._core.errors import ChunkError, ParameterError, counted, listed
+from synprep._core.paths import HIDDEN
 from synprep._core.volume_settings import Settings
 
 _NEURON_NM, _CLEFT_NM = 500, 200  # how far from the centre to look
@@ -319,7 +320,7 @@ def kept(folder: str | os.PathLike, key: str) -> dict[str, Any] | None:
     if key in _in_memory:
         return _in_memory[key]
     with suppress(OSError, ValueError, KeyError):
-        found = files.read_json(Path(folder, record.HIDDEN, _NAME)) if folder else {}
+        found = files.read_json(Path(folder, HIDDEN, _NAME)) if folder else {}
         result = {name: found[name] for name in ("layers", "checks", "warnings")}
         if (found["key"], found["check"]) == (key, _check_sum(result)):
             return result
@@ -334,6 +335,6 @@ def keep(folder: str | os.PathLike, key: str, result: dict[str, Any]) -> None:
     """Keep a result in an output folder, or in memory where there is none."""
     if folder:
         kept_result = {"key": key, "check": _check_sum(files.plain(result)), **result}
-        files.save_json(Path(folder, record.HIDDEN, _NAME), kept_result)
+        files.save_json(Path(folder, HIDDEN, _NAME), kept_result)
     else:
         _in_memory[key] = result

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from synprep._core import arrays, execution, npy, problems, record
+from synprep._core import arrays, execution, npy, problems, tables
+from synprep._core.dataset import Dataset
 from synprep._core.errors import ChunkError, counted, listed
 from synprep._core.npy import NpyFile
 from synprep._core.problems import Problem
-from synprep._core.record import Dataset
 
 CROP_SIZE = 192  # `final_crop_size`: pixels along x and y that the model sees
 CUTOUT_POISSON_RATE = 10.0  # `cutout_poisson_rate`: mean number of sections that are blanked at random
@@ -91,7 +91,7 @@ def _of_tables(data: Dataset) -> Iterator[Problem]:
         yield Problem(kind="synapse id is in the table more than once", synapse_id=synapse_id)
     for synapse_id in sorted({*data.sections["synapse_id"]} - {*ids}):
         yield Problem(kind="in the table of sections, but not in that of chunks", synapse_id=synapse_id)
-    for name in record.unlisted_arrays(data.folder, data.meta["filename"]):
+    for name in tables.unlisted_arrays(data.folder, data.meta["filename"]):
         yield Problem(kind="array file that the table does not list", file=name, severity="note")
 
 
@@ -132,7 +132,7 @@ def _require_tensor(header: npy.Header, filename: str) -> None:
 
 
 def _damage(row: _Row, volumes: Mapping[int, float], is_imaged_z: np.ndarray) -> Iterator[Problem]:
-    for label, column in record.VOLUME_COLUMNS.items():
+    for label, column in tables.VOLUME_COLUMNS.items():
         if not math.isclose(volumes[label], row[column]):
             found = f"{volumes[label]}, {row[column]}"
             yield Problem(kind=f"{column} is not that of the table", detail=found)
