@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
-from itertools import islice
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from synprep import pairing, params, volumes
@@ -25,8 +23,8 @@ from synprep._core import (
     dataset,
     execution,
     files,
+    first_look,
     lock,
-    npy,
     problems,
     provenance,
     record,
@@ -77,9 +75,6 @@ _UNPAIRED = {  # what a pairing holds besides pairs, in words
     "passed_over": "neither EM nor mask",
     "hidden": "hidden",
 }
-_N_FIRST = 8  # chunks are looked at before a run
-_N_LABEL_VALUES = 16  # are more than masks have, and fewer than EM has
-_EXCHANGED = "raw_em_data_path and raw_mask_data_path seem to be exchanged"
 _SECTION_BYTES = 500  # in memory for the numbers of one section, and their text
 _N_THREADS = 8  # that wait for headers; reading them is all waiting
 
@@ -152,11 +147,13 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
     rest = [pair for pair in usable if pair.synapse_id not in done]
     todo, unusable, n_bytes = _preflight(rest, p, show_progress)
     if rest and not todo and not done and not p.volumes:
-        _refuse_exchanged(rest[0])
+        first_look.refuse_exchanged(rest[0])
     _say_what_is_missing(found, wanted)
     files.refuse_full_disk(p.proc_data_path, n_bytes)
     if todo and not p.volumes:  # these have a preflight of their own
-        _refuse_first(_look_at_first(usable, done, todo, p), p)
+        known = {*done, *(pair.synapse_id for pair in todo)}
+        tried = (pair for pair in usable if pair.synapse_id in known)
+        first_look.refuse_useless(tried, done, params.content(p))
     found_problems = (*refused, *unusable, *_unpaired(found))
     return Plan(tuple(pairs), done, tuple(todo), found_problems, done_state, _unpaired_counts(found))
 
@@ -348,95 +345,6 @@ def _check(pair: Pair, p: Preprocess, longest: int, memory: float) -> int:
         found = f"{n_needed / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB"
         raise ChunkError("pair does not fit into memory", found)
     return 128 + prod(shape_cxyz)
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What was seen of one of the first chunks; one that was done before is not read again."""
-
-    has_label: bool
-    is_blanked: bool  # every section
-    is_new: bool = True
-    label_values: tuple[int, ...] = ()  # in the kept sections of the mask file
-    is_cropped: bool = False  # it has labels in other sections
-    is_exchanged: bool = False  # the EM looks like labels, and the mask like EM
-
-
-def _look_at_first(
-    usable: Iterable[Pair], done: Mapping[str, Entry], todo: Sequence[Pair], p: Preprocess
-) -> list[_Look]:
-    """Look at the first chunks that can be read, or are done."""
-    known = {*done, *(pair.synapse_id for pair in todo)}
-    tried = islice((pair for pair in usable if pair.synapse_id in known), 4 * _N_FIRST)
-    looks = (
-        _look_back(done[one.synapse_id]) if one.synapse_id in done else _look_ahead(one, p) for one in tried
-    )
-    return [*islice(filter(None, looks), _N_FIRST)]
-
-
-def _look_back(entry: Entry) -> _Look:
-    has_label = any(entry.row[name] for name in tables.VOLUME_COLUMNS.values())
-    return _Look(has_label, bool(entry.sections["is_blanked"].all()), is_new=False)
-
-
-def _look_ahead(pair: Pair, p: Preprocess) -> _Look | None:
-    """Read the sections of a pair that will be kept; of a mask that lacks a label there, all."""
-    with suppress(ChunkError, MemoryError), pair.open() as raw:
-        bounds, allocate = _bounds(raw.shape, p), npy.reused("tensor")
-        kept = chunk.keep(raw, bounds, p.seg_mask_map, p.cutout_pixel_value, allocate)
-        kinds = [one.kind for one in chunk.label_warnings(raw, kept, p.seg_mask_map)]
-        values = np.flatnonzero(kept.raw_counts)
-        return _Look(
-            has_label=bool(kept.counts[[*arrays.LABELS]].any()),
-            is_blanked=bool(arrays.describe_sections(kept.moments, p.cutout_threshold)["is_blanked"].all()),
-            label_values=tuple(values.tolist()),
-            is_cropped=any(kind.startswith("the crop removed") for kind in kinds),
-            is_exchanged=np.unique(kept.tensor_cxyz[0]).size <= _N_LABEL_VALUES < values.size,
-        )
-    return None
-
-
-def _refuse_exchanged(pair: Pair) -> None:
-    """Stop where the EM file of a pair that cannot be used holds labels, and its mask file EM."""
-    with suppress(ChunkError, MemoryError):
-        if _n_values(pair.em_path) <= _N_LABEL_VALUES < _n_values(pair.mask_path):
-            raise ParameterError(f"{_EXCHANGED}: EM has few values, and masks have many")
-
-
-def _n_values(path: Path) -> int:
-    """Number of different values in the middle section of a file."""
-    with npy.NpyFile(path) as file:
-        middle = file.header.shape[-1] // 2 if file.header.shape else 0
-        return np.unique(file.read(middle, middle + 1)).size if file.header.shape else 1
-
-
-def _refuse_first(looks: Sequence[_Look], p: Preprocess) -> None:
-    """Stop where no chunk that was looked at is of use, since a parameter is wrong for all."""
-    if not any(one.is_new for one in looks):
-        return
-    if all(one.is_exchanged for one in looks):
-        raise ParameterError(f"{_EXCHANGED}: EM has few values, and masks have many")
-    if p.seg_mask_map and not any(one.has_label for one in looks):
-        raise ParameterError(_no_label(looks, p))
-    if len(looks) == _N_FIRST and all(one.is_blanked for one in looks):
-        threshold = f"cutout_threshold {p.cutout_threshold} and cutout_pixel_value {p.cutout_pixel_value}"
-        raise ParameterError(
-            f"every section of the first {len(looks)} chunks would be blanked: see {threshold}"
-        )
-
-
-def _no_label(looks: Sequence[_Look], p: Preprocess) -> str:
-    found = sorted({value for one in looks for value in one.label_values})
-    where = f"any of the first {len(looks)} chunks" if len(looks) > 1 else "the first chunk"
-    lines = [
-        f"no label in the kept sections of {where}, so nothing was written:",
-        f"  values of the masks in these sections: {listed(found, 20)}",
-        f"  seg_mask_map: {p.seg_mask_map}",
-        "  change seg_mask_map; {} says that no labels are expected, and masks are copied as they are",
-    ]
-    if any(one.is_cropped for one in looks):
-        lines.append("  other sections have labels: see n_sections and axial_to_sagittal_spacing, too")
-    return "\n".join(lines)
 
 
 def _bounds(shape_xyz: tuple[int, int, int], p: Preprocess) -> tuple[int, int]:
