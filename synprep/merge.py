@@ -17,6 +17,7 @@ import pandas as pd
 from synprep._core import execution, files, lock, npy, provenance, record, tables, text_table
 from synprep._core.errors import ChunkError, LockedError, OutputError, TableError, counted, listed
 from synprep._core.paths import HIDDEN, shown
+from synprep._core.provenance import lasting
 from synprep._core.tables import META_COLUMNS, SECTION_COLUMNS, SOURCES_COLUMNS
 from synprep.params import Merge
 
@@ -123,11 +124,7 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
         by_name = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
         contents = {name: tables.table_bytes(table) for name, table in by_name.items()}
-        if (
-            todo
-            or provenance.lasting(run_json) != provenance.lasting(before)
-            or tables.differing(folder, contents)
-        ):
+        if todo or lasting(run_json) != lasting(before) or tables.differing(folder, contents):
             notes += _write(p, sources, contents, run_json, todo, show_progress)
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 

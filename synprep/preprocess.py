@@ -4,13 +4,12 @@ import hashlib
 import json
 import math
 import os
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from math import prod
+from operator import methodcaller
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,11 +29,11 @@ from synprep._core import (
     record,
     tables,
     verify,
+    work,
 )
 from synprep._core.chunk import Pair, RawPair
 from synprep._core.errors import (
     ChunkError,
-    FailedChunksError,
     LockedError,
     OutputError,
     ParameterError,
@@ -47,8 +46,8 @@ from synprep._core.errors import (
 )
 from synprep._core.paths import HIDDEN, shown
 from synprep._core.problems import Problem, grouped
-from synprep._core.stores import REFUSED
 from synprep._core.tables import Entry
+from synprep._core.work import Job
 from synprep.pairing import Pairing
 from synprep.params import Extract, Preprocess
 
@@ -65,8 +64,6 @@ __all__ = [
     "verify_arrays",
 ]
 
-_N_IN_VAIN = 20  # chunks that fail for a reason that others share, and none that does not, end a run
-_LOOK_AFTER_SECONDS = (0, 0.1, 0.4, 1.5)  # for what a worker of a cluster has written
 _EXTRACT_MARK = "extract"  # in the hidden folder of raw pairs that extract has made
 _PASSED_OVER = "passed over: neither EM nor mask, by folder and filename pattern"
 _UNPAIRED = {  # what a pairing holds besides pairs, in words
@@ -143,7 +140,7 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
     done_state = record.done_state(p.proc_data_path)
     found = _asked_for(found, wanted, p)
     usable, refused = _usable(found, pairs)
-    done = _done(usable, p) if p.resume else {}
+    done = work.find_done(_job(p), usable) if p.resume else {}
     rest = [pair for pair in usable if pair.synapse_id not in done]
     todo, unusable, n_bytes = _preflight(rest, p, show_progress)
     if rest and not todo and not done and not p.volumes:
@@ -231,35 +228,40 @@ def _listed_ids(p: Preprocess) -> set[str]:
         raise TableError(f"{error}; if it is moved away, it is written again from what is done") from error
 
 
-def _done(pairs: Iterable[Pair], p: Preprocess | Extract) -> dict[str, Entry]:
-    """Record of the chunks whose parameters, inputs and output are those of the record."""
-    entries, key = record.read_done(_folder(p)), _key(p)
-    known = {pair: entries[pair.synapse_id] for pair in pairs if pair.synapse_id in entries}
-    return {
-        pair.synapse_id: entry
-        for pair, entry in known.items()
-        if entry.key == key and entry.inputs == pair.state() and entry.output == _output_state(entry, p)
-    }
-
-
-def _folder(p: Preprocess | Extract) -> Path:
-    """Where the tables are, and the record of what is done."""
-    return Path(p.raw_em_data_path if isinstance(p, Extract) else p.proc_data_path)
-
-
-def _key(p: Preprocess | Extract) -> str:
-    return f"extract {p.cutout_pixel_value}" if isinstance(p, Extract) else record.key_of(params.content(p))
-
-
-def _output_state(entry: Entry, p: Preprocess | Extract) -> list:
-    states = [*map(files.state, _output_paths(entry, p))]
-    return states if isinstance(p, Extract) else states[0]
-
-
-def _output_paths(entry: Entry, p: Preprocess | Extract) -> Sequence[Path]:
+def _job(p: Preprocess | Extract) -> Job:
+    """What is done with each chunk."""
+    workers = {"is_cut": bool(p.volumes), "n_workers": p.n_workers, "scheduler": p.scheduler}
     if isinstance(p, Extract):
-        return _extracted_paths(entry.synapse_id, p)
-    return [Path(p.proc_data_path, entry.row["filename"])]
+        folders = Path(p.raw_em_data_path), Path(p.raw_mask_data_path)
+        key, paths = f"extract {p.cutout_pixel_value}", partial(_extracted_paths, folders)
+        process = partial(_extract, folders=folders, key=key)
+        return Job("Extracting", folders, key, methodcaller("open"), process, paths, **workers)
+    folder, key = Path(p.proc_data_path), record.key_of(params.content(p))
+    process, paths = partial(_process, p=p, key=key), partial(_tensor_path, folder)
+    return Job("Preprocessing", (folder,), key, partial(_open, p=p), process, paths, **workers)
+
+
+def _open(pair: Pair, p: Preprocess) -> RawPair:
+    """Open a pair when it begins to wait for a thread, and let the sections be fetched that will be kept."""
+    raw = pair.open()
+    raw.fetch(_bounds(raw.shape, p))
+    return raw
+
+
+def _process(raw: RawPair, p: Preprocess, key: str) -> Entry:
+    return chunk.process(raw, p.proc_data_path, key, **params.content(p))
+
+
+def _tensor_path(folder: Path, entry: Entry) -> tuple[Path]:
+    return (folder / entry.row["filename"],)
+
+
+def _extract(raw: RawPair, folders: tuple[Path, Path], key: str) -> Entry:
+    return chunk.extract(raw, _extracted_paths(folders, raw), key)
+
+
+def _extracted_paths(folders: tuple[Path, Path], one: Entry | Pair | RawPair) -> tuple[Path, Path]:
+    return folders[0] / f"{one.synapse_id}.npy", folders[1] / f"{one.synapse_id}_mask.npy"
 
 
 def _claims(found: Pairing) -> list[Problem]:
@@ -455,43 +457,10 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
         return _finish(plan, p, entries, failed, started)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Say what an interrupt means; it still stops everything."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted: what is finished is kept; the same command, or Run All, goes on", flush=True)
-        raise
-
-
-@_interruptible()
 def _do(plan: Plan, p: Preprocess | Extract, show_progress: bool) -> tuple[dict[str, Entry], list[Problem]]:
-    """Do what is to be done, and record each chunk when it is; return what is finished, and what failed."""
-    entries, failed = dict(plan.done), []
-    for pair, outcome in _work(plan, p, show_progress):
-        if isinstance(outcome, ChunkError):
-            failed.append(pair.locate(problems.of_error(outcome), "processing"))
-        else:
-            record.append_done(_folder(p), outcome)
-            entries[pair.synapse_id] = outcome
-        if len(failed) >= _N_IN_VAIN and len(entries) == len(plan.done) and _is_shared(failed, p):
-            raise FailedChunksError(_in_vain(failed))
-    return entries, failed
-
-
-def _is_shared(failed: Sequence[Problem], p: Preprocess | Extract) -> bool:
-    """Whether errors are likely to be those of all chunks."""
-    return bool(p.volumes) or all(one.kind == execution.NOT_SHARED for one in failed)
-
-
-def _in_vain(failed: Sequence[Problem]) -> str:
-    """Say why a run stops that a store answers with errors alone, or whose workers write elsewhere."""
-    head = f"the first {len(failed)} chunks all failed, so the run stops; the same command goes on:"
-    lines = [f"  {one.synapse_id}: {one.text}" for one in failed[:3]]
-    is_refused = any(one.kind == REFUSED for one in failed)
-    hint = ["  some buckets answer so for blocks that are absent (403)"] if is_refused else []
-    return "\n".join([head, *lines, *hint])
+    todo = volumes.in_order(plan.todo) if p.volumes else plan.todo
+    runs = volumes.runs(plan.todo) if p.volumes and p.scheduler else None
+    return work.do(_job(p), todo, plan.done, runs, show_progress)
 
 
 def _prepare(plan: Plan, p: Preprocess) -> None:
@@ -500,105 +469,12 @@ def _prepare(plan: Plan, p: Preprocess) -> None:
     if not plan.todo:
         return
     lock.sign(folder)
-    _tidy(p)
+    work.tidy(_job(p))
     if p.resume and not _listed_ids(p) & {pair.synapse_id for pair in plan.todo}:
         return
     files.move_aside(folder / "meta.csv")
     for name in ("sections.csv", "sources.csv", "run.json"):
         files.remove(folder / name)
-
-
-def _tidy(p: Preprocess | Extract) -> None:
-    """Remove what killed runs, and workers that died, have left."""
-    folder, more = _folder(p), [p.raw_mask_data_path] if isinstance(p, Extract) else []
-    files.clean_up(folder, folder / HIDDEN, *more)
-    record.tidy_done(folder)
-
-
-def _work(
-    plan: Plan, p: Preprocess | Extract, show_progress: bool
-) -> Iterable[tuple[Pair, Entry | ChunkError]]:
-    what = "Extracting" if isinstance(p, Extract) else "Preprocessing"
-    look = partial(_look, p=p, strangers=set())
-    attempt = partial(
-        execution.attempt_all, what=what, show=show_progress, n_workers=p.n_workers, scheduler=p.scheduler
-    )
-    if p.volumes and p.scheduler:  # neighbours in one task, since workers share no memory
-        attempt = partial(attempt, partial(_process_run, p=p), confirm=partial(_look_at_run, look=look))
-        return _work_in_runs(attempt, volumes.runs(plan.todo))
-    todo = volumes.in_order(plan.todo) if p.volumes else plan.todo
-    process, prepare = partial(_process, p=p), partial(_open, p=p)
-    return attempt(process, todo, prepare=prepare, confirm=look, n_before=len(plan.done))
-
-
-def _process_run(pairs: Sequence[Pair], p: Preprocess | Extract) -> list[Entry | ChunkError]:
-    one = {"show": False, "n_workers": 1, "prepare": partial(_open, p=p)}
-    outcomes = dict(execution.attempt_all(partial(_process, p=p), pairs, "", **one))
-    return [outcomes[pair] for pair in pairs]
-
-
-def _work_in_runs(attempt: Callable, runs: Iterable[list[Pair]]) -> Iterator[tuple[Pair, Entry | ChunkError]]:
-    """Work on runs of pairs; on the pairs of a run that kills its workers one by one."""
-    alone = []
-    for pairs, outcomes in attempt(runs):
-        if not isinstance(outcomes, ChunkError):
-            yield from zip(pairs, outcomes, strict=True)
-        elif len(pairs) == 1:
-            yield pairs[0], outcomes
-        else:
-            alone += [[pair] for pair in pairs]
-    if alone:
-        yield from _work_in_runs(attempt, alone)
-
-
-def _look_at_run(
-    pairs: Sequence[Pair], outcomes: Sequence[Entry | ChunkError], worker: str, look: Callable
-) -> list[Entry | ChunkError]:
-    both = zip(pairs, outcomes, strict=True)
-    return [one if isinstance(one, ChunkError) else look(pair, one, worker) for pair, one in both]
-
-
-def _look(
-    pair: Pair, entry: Entry, worker: str, p: Preprocess | Extract, strangers: set[str]
-) -> Entry | ChunkError:
-    """Look whether files are here as a worker of a cluster has left them; more than once, as networks lag.
-
-    `strangers` are the workers that are known to see other files.
-    """
-    for seconds in (0,) if worker in strangers else _LOOK_AFTER_SECONDS:
-        time.sleep(seconds)
-        unseen = [one for one in _files(pair, entry, p) if files.state(one[1]) != one[2]]
-        if not unseen:
-            return entry
-        with suppress(OSError):  # opening makes a network file system ask its server again
-            os.scandir(unseen[0][1].parent).close()
-            open(unseen[0][1], "rb").close()
-    strangers.add(worker)
-    verb, path, _ = unseen[0]
-    return execution.not_shared(f"{verb} by the worker {worker}, not seen here", path)
-
-
-def _files(pair: Pair, entry: Entry, p: Preprocess | Extract) -> Iterator[tuple[str, Path, list[int]]]:
-    """Files that were read or written for a chunk, and the state in which they were left."""
-    if not p.volumes:
-        yield from zip(("read", "read"), (pair.em_path, pair.mask_path), entry.inputs, strict=True)
-    states = entry.output if isinstance(p, Extract) else [entry.output]
-    yield from (("written", *one) for one in zip(_output_paths(entry, p), states, strict=True))
-
-
-def _open(pair: Pair, p: Preprocess | Extract) -> RawPair:
-    """Open a pair when it begins to wait for a thread, and let the sections be fetched that will be kept."""
-    raw = pair.open()
-    if isinstance(p, Preprocess):
-        raw.fetch(_bounds(raw.shape, p))
-    return raw
-
-
-def _process(raw: RawPair, p: Preprocess | Extract) -> Entry:
-    with raw:
-        if isinstance(p, Extract):
-            return chunk.extract(raw, _extracted_paths(raw.synapse_id, p), _key(p))
-        return chunk.process(raw, p.proc_data_path, _key(p), **params.content(p))
 
 
 def _finish(
@@ -697,14 +573,15 @@ def _say_shapes(entries: Iterable[Entry]) -> list[str]:
 
 def _save_run_json(p: Preprocess | Extract, run_json: dict[str, Any], is_changed: bool) -> None:
     """Write `run.json` if anything was done, or if what was there does not say the same; tidy up before."""
+    job = _job(p)
     if run_json["counts"]["done"] or is_changed or not _is_recorded(p, run_json):
-        _tidy(p)
-        files.save_json(_folder(p) / "run.json", run_json)
+        work.tidy(job)
+        files.save_json(job.folder / "run.json", run_json)
 
 
 def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
     """Whether `run.json` is there and says the same; an older version knew fewer parameters and counts."""
-    before, now = provenance.lasting(provenance.find_record(_folder(p))), provenance.lasting(run_json)
+    before, now = provenance.lasting(provenance.find_record(_job(p).folder)), provenance.lasting(run_json)
     usual = {"parameters": files.plain(asdict(type(p)())), "counts": now["counts"] | {"finished": None}}
     for name, values in usual.items():
         found = before.get(name)
@@ -781,41 +658,41 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
     LockedError
         If another run is writing to the folder.
     """
-    started, folder = provenance.now(), _folder(p)
+    started, job = provenance.now(), _job(p)
     pairs, wanted = _choose(found, p)
     usable, refused = _usable(found, pairs)
-    usable, unnamed = _named(usable, p)
+    usable, unnamed = _named(usable, job)
     _say_what_is_missing(found, wanted)
-    with lock.locked(folder):
-        _refuse_foreign(p)
-        done = _done(usable, p) if p.resume else {}
+    with lock.locked(job.folder):
+        _refuse_foreign(job)
+        done = work.find_done(job, usable) if p.resume else {}
         todo = tuple(pair for pair in usable if pair.synapse_id not in done)
         n_voxels = prod(todo[0].volumes.chunk_shape) if todo else 0
-        files.refuse_full_disk(folder, 2 * len(todo) * (128 + n_voxels))
+        files.refuse_full_disk(job.folder, 2 * len(todo) * (128 + n_voxels))
         plan = Plan(tuple(pairs), done, todo, (*refused, *unnamed), None)
         if todo:
-            lock.sign(folder)
-            _tidy(p)
+            lock.sign(job.folder)
+            work.tidy(job)
         entries, failed = _do(plan, p, show_progress)
         return _finish_extracting(plan, p, entries, failed, started)
 
 
-def _named(pairs: Iterable[Pair], p: Extract) -> tuple[list[Pair], list[Problem]]:
+def _named(pairs: Iterable[Pair], job: Job) -> tuple[list[Pair], list[Problem]]:
     """Pairs whose ids make names of files, and why the others do not."""
-    named, problems_found, longest = [], [], files.longest_name(_folder(p))
+    named, problems_found, longest = [], [], files.longest_name(job.folder)
     for pair in pairs:
         try:
-            files.refuse_name(_extracted_paths(pair.synapse_id, p)[1].name, longest)
+            files.refuse_name(job.output_paths(pair)[1].name, longest)
             named.append(pair)
         except ChunkError as error:
             problems_found.append(pair.locate(problems.of_error(error), "preflight"))
     return named, problems_found
 
 
-def _refuse_foreign(p: Extract) -> None:
+def _refuse_foreign(job: Job) -> None:
     """Refuse folders with arrays that are not of a run of extract; leave the mark of one."""
-    folder, mark = _folder(p), _folder(p) / HIDDEN / _EXTRACT_MARK
-    foreign = [path for one in (folder, Path(p.raw_mask_data_path)) for path in one.glob("[!.]*.npy")]
+    mark = job.folder / HIDDEN / _EXTRACT_MARK
+    foreign = [path for folder in job.folders for path in folder.glob("[!.]*.npy")]
     if foreign and not mark.exists():
         raise OutputError(
             f"{shown(foreign[0].parent)} holds npy files that extract has not made, such as "
@@ -825,17 +702,10 @@ def _refuse_foreign(p: Extract) -> None:
         mark.touch()
 
 
-def _extracted_paths(synapse_id: str, p: Extract) -> tuple[Path, Path]:
-    return (
-        Path(p.raw_em_data_path, f"{synapse_id}.npy"),
-        Path(p.raw_mask_data_path, f"{synapse_id}_mask.npy"),
-    )
-
-
 def _finish_extracting(
     plan: Plan, p: Extract, entries: dict[str, Entry], failed: list[Problem], started: str
 ) -> Extracted:
-    folder, found = _folder(p), _all_problems(plan, entries, failed)
+    folder, found = _job(p).folder, _all_problems(plan, entries, failed)
     if plan.todo:
         files.sync_folder(p.raw_mask_data_path)
         record.sync_done(folder)

@@ -15,7 +15,6 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ import yaml
 from conftest import PROJECT
 
 from synprep import pairing, preprocess
-from synprep._core import chunk, execution, files, record
+from synprep._core import chunk, execution, files, record, tables, work
 from synprep._core.errors import ChunkError, ClusterError, FailedChunksError, OutputError
 from synprep.params import Extract, Preprocess
 
@@ -185,12 +184,12 @@ def near():
 @pytest.fixture
 def after_work(monkeypatch):
     """Let something happen to the files of a chunk, and to what is known of it, before the client looks."""
-    monkeypatch.setattr(preprocess, "_LOOK_AFTER_SECONDS", (0, 0.1))
-    work = chunk.process
+    monkeypatch.setattr(work, "_LOOK_AFTER_SECONDS", (0, 0.1))
+    process_chunk = chunk.process
 
     def act_after(act):
         def process(raw, folder, *arguments, **values):
-            entry = work(raw, folder, *arguments, **values)
+            entry = process_chunk(raw, folder, *arguments, **values)
             return act(entry, Path(folder, entry.row["filename"])) or entry
 
         monkeypatch.setattr(chunk, "process", process)
@@ -251,7 +250,7 @@ def test_a_run_ends_early_if_nothing_is_seen_here(near, after_work, write_pair, 
 
 @pytest.mark.parametrize("kind", ["em", "mask"])
 def test_pairs_that_a_worker_has_extracted_elsewhere_are_not_done(kind, near, monkeypatch, tmp_path):
-    monkeypatch.setattr(preprocess, "_LOOK_AFTER_SECONDS", (0,))
+    monkeypatch.setattr(work, "_LOOK_AFTER_SECONDS", (0,))
     p = Extract(raw_em_data_path=str(tmp_path / "em"), raw_mask_data_path=str(tmp_path / "mask"))
     pair, out = (
         chunk.Pair("1", tmp_path / "em" / "1.npy"),
@@ -260,11 +259,12 @@ def test_pairs_that_a_worker_has_extracted_elsewhere_are_not_done(kind, near, mo
     for path in out:
         path.parent.mkdir()
         path.write_bytes(b"x")
-    entry = SimpleNamespace(synapse_id="1", output=[*map(files.state, out)])
+    row = {"synapse_id": "1", "filename": "1.npy"}
+    entry = tables.Entry("key", [], [*map(files.state, out)], row, {}, [])
     object.__setattr__(p, "volumes", {"em": "any"})  # whose files are not looked at
-    assert preprocess._look(pair, entry, "w", p, set()) is entry
+    assert work._look(pair, entry, "w", preprocess._job(p), set()) is entry
     out[kind == "mask"].unlink()
-    error = preprocess._look(pair, entry, "w", p, set())
+    error = work._look(pair, entry, "w", preprocess._job(p), set())
     assert error.path == str(out[kind == "mask"])
     assert error.kind == execution.NOT_SHARED
 
@@ -298,7 +298,7 @@ def test_pairs_of_a_run_that_kills_workers_are_done_one_by_one():
             bad = "3" in run_
             yield run_, ChunkError("its worker died again and again") if bad else [int(one) for one in run_]
 
-    outcomes = dict(preprocess._work_in_runs(attempt, [["1", "2"], ["3", "4"]]))
+    outcomes = dict(work._work_in_runs(attempt, [["1", "2"], ["3", "4"]]))
     assert str(outcomes.pop("3")) == "its worker died again and again"
     assert outcomes == {"1": 1, "2": 2, "4": 4}
 

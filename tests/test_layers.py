@@ -38,7 +38,7 @@ FLOORS = (
     ),
     ("layers", "npy", "provenance", "synapse_table", "synthetic_volumes", "tables"),
     ("chunk", "cut", "dataset", "lock", "preflight", "record"),
-    ("first_look", "verify"),
+    ("first_look", "verify", "work"),
 )
 
 

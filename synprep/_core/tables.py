@@ -69,7 +69,7 @@ class Entry:
 
     key: str  # of the parameters that it was made with
     inputs: list[list[int]]  # state of EM and mask before they were read, see `files.state`
-    output: list[int]  # state of the tensor
+    output: list  # state of the tensor, or those of the EM and mask that were extracted
     row: dict[str, str | float | int]  # of `meta.csv`
     sections: dict[str, np.ndarray]  # columns of `sections.csv`
     warnings: list[Problem]
@@ -79,6 +79,11 @@ class Entry:
     def synapse_id(self) -> str:
         """Synapse id of the chunk."""
         return self.row["synapse_id"]
+
+    @property
+    def outputs(self) -> list[list[int]]:
+        """State of each file that was written."""
+        return [self.output] if int in map(type, self.output) else self.output
 
 
 def filename(synapse_id: str, shape_cxyz: Sequence[int]) -> str:

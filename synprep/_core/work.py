@@ -1,0 +1,176 @@
+"""Work on the chunks of a run, each recorded when it is in place; the same for tensors and for raw pairs."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from synprep._core import execution, files, problems, record
+from synprep._core.chunk import Pair, RawPair
+from synprep._core.errors import ChunkError, FailedChunksError
+from synprep._core.paths import HIDDEN
+from synprep._core.problems import Problem
+from synprep._core.stores import REFUSED
+from synprep._core.tables import Entry
+
+_N_IN_VAIN = 20  # chunks that fail for a reason that others share, and none that does not, end a run
+_LOOK_AFTER_SECONDS = (0, 0.1, 0.4, 1.5)  # for what a worker of a cluster has written
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with each chunk, and where it goes; with a scheduler its functions must be picklable."""
+
+    what: str  # for the progress bar
+    folders: tuple[Path, ...]  # of the arrays; tables and record are in the first
+    key: str  # of the parameters that decide what is written
+    open: Callable[[Pair], RawPair]
+    process: Callable[[RawPair], Entry]
+    output_paths: Callable[[Pair | Entry], Sequence[Path]]
+    is_cut: bool  # from volumes
+    n_workers: int
+    scheduler: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the tables are, and the record of what is done."""
+        return self.folders[0]
+
+
+def find_done(job: Job, pairs: Iterable[Pair]) -> dict[str, Entry]:
+    """Record of the chunks whose parameters, inputs and output are those of the record."""
+    entries = record.read_done(job.folder)
+    known = {pair: entries[pair.synapse_id] for pair in pairs if pair.synapse_id in entries}
+    return {
+        pair.synapse_id: entry
+        for pair, entry in known.items()
+        if entry.key == job.key
+        and entry.inputs == pair.state()
+        and entry.outputs == [*map(files.state, job.output_paths(entry))]
+    }
+
+
+def tidy(job: Job) -> None:
+    """Remove what killed runs, and workers that died, have left."""
+    files.clean_up(*job.folders, job.folder / HIDDEN)
+    record.tidy_done(job.folder)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say what an interrupt means; it still stops everything."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command, or Run All, goes on", flush=True)
+        raise
+
+
+@_interruptible()
+def do(
+    job: Job,
+    todo: Sequence[Pair],
+    done: Mapping[str, Entry],
+    runs: Sequence[list[Pair]] | None,
+    show_progress: bool,
+) -> tuple[dict[str, Entry], list[Problem]]:
+    """Do what is to be done, and record each chunk when it is; return what is finished, and what failed.
+
+    `runs` are the neighbours that one task takes, where the workers of a cluster share no memory.
+    """
+    entries, failed = dict(done), []
+    for pair, outcome in _outcomes(job, todo, len(done), runs, show_progress):
+        if isinstance(outcome, ChunkError):
+            failed.append(pair.locate(problems.of_error(outcome), "processing"))
+        else:
+            record.append_done(job.folder, outcome)
+            entries[pair.synapse_id] = outcome
+        if len(failed) >= _N_IN_VAIN and len(entries) == len(done) and _is_shared(failed, job):
+            raise FailedChunksError(_in_vain(failed))
+    return entries, failed
+
+
+def _is_shared(failed: Sequence[Problem], job: Job) -> bool:
+    """Whether errors are likely to be those of all chunks."""
+    return job.is_cut or all(one.kind == execution.NOT_SHARED for one in failed)
+
+
+def _in_vain(failed: Sequence[Problem]) -> str:
+    """Say why a run stops that a store answers with errors alone, or whose workers write elsewhere."""
+    head = f"the first {len(failed)} chunks all failed, so the run stops; the same command goes on:"
+    lines = [f"  {one.synapse_id}: {one.text}" for one in failed[:3]]
+    is_refused = any(one.kind == REFUSED for one in failed)
+    hint = ["  some buckets answer so for blocks that are absent (403)"] if is_refused else []
+    return "\n".join([head, *lines, *hint])
+
+
+def _outcomes(
+    job: Job, todo: Sequence[Pair], n_before: int, runs: Sequence[list[Pair]] | None, show_progress: bool
+) -> Iterable[tuple[Pair, Entry | ChunkError]]:
+    look = partial(_look, job=job, strangers=set())
+    workers = {"n_workers": job.n_workers, "scheduler": job.scheduler}
+    attempt = partial(execution.attempt_all, what=job.what, show=show_progress, **workers)
+    if runs is not None:
+        attempt = partial(attempt, partial(_process_run, job=job), confirm=partial(_look_at_run, look=look))
+        return _work_in_runs(attempt, runs)
+    return attempt(partial(_process, job=job), todo, prepare=job.open, confirm=look, n_before=n_before)
+
+
+def _process_run(pairs: Sequence[Pair], job: Job) -> list[Entry | ChunkError]:
+    one = {"show": False, "n_workers": 1, "prepare": job.open}
+    outcomes = dict(execution.attempt_all(partial(_process, job=job), pairs, "", **one))
+    return [outcomes[pair] for pair in pairs]
+
+
+def _process(raw: RawPair, job: Job) -> Entry:
+    with raw:
+        return job.process(raw)
+
+
+def _work_in_runs(attempt: Callable, runs: Iterable[list[Pair]]) -> Iterator[tuple[Pair, Entry | ChunkError]]:
+    """Work on runs of pairs; on the pairs of a run that kills its workers one by one."""
+    alone = []
+    for pairs, outcomes in attempt(runs):
+        if not isinstance(outcomes, ChunkError):
+            yield from zip(pairs, outcomes, strict=True)
+        elif len(pairs) == 1:
+            yield pairs[0], outcomes
+        else:
+            alone += [[pair] for pair in pairs]
+    if alone:
+        yield from _work_in_runs(attempt, alone)
+
+
+def _look_at_run(
+    pairs: Sequence[Pair], outcomes: Sequence[Entry | ChunkError], worker: str, look: Callable
+) -> list[Entry | ChunkError]:
+    both = zip(pairs, outcomes, strict=True)
+    return [one if isinstance(one, ChunkError) else look(pair, one, worker) for pair, one in both]
+
+
+def _look(pair: Pair, entry: Entry, worker: str, job: Job, strangers: set[str]) -> Entry | ChunkError:
+    """Look whether files are here as a worker of a cluster has left them; more than once, as networks lag.
+
+    `strangers` are the workers that are known to see other files.
+    """
+    for seconds in (0,) if worker in strangers else _LOOK_AFTER_SECONDS:
+        time.sleep(seconds)
+        unseen = [one for one in _files(pair, entry, job) if files.state(one[1]) != one[2]]
+        if not unseen:
+            return entry
+        with suppress(OSError):  # opening makes a network file system ask its server again
+            os.scandir(unseen[0][1].parent).close()
+            open(unseen[0][1], "rb").close()
+    strangers.add(worker)
+    verb, path, _ = unseen[0]
+    return execution.not_shared(f"{verb} by the worker {worker}, not seen here", path)
+
+
+def _files(pair: Pair, entry: Entry, job: Job) -> Iterator[tuple[str, Path, list[int]]]:
+    """Files that were read or written for a chunk, and the state in which they were left."""
+    if not job.is_cut:
+        yield from zip(("read", "read"), (pair.em_path, pair.mask_path), entry.inputs, strict=True)
+    yield from (("written", *one) for one in zip(job.output_paths(entry), entry.outputs, strict=True))
