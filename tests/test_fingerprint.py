@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from synprep import fingerprint, pairing, preprocess
-from synprep._core import dataset, files
+from synprep._core import dataset, estimates, files
 from synprep._core.errors import FailedChunksError, TableError
 from synprep.params import Fingerprint, Preprocess
 
@@ -19,7 +19,7 @@ from synprep.params import Fingerprint, Preprocess
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """Enough for an interval, and quick; `test_fingerprint_models` sees to the rest."""
-    monkeypatch.setattr(fingerprint, "_N_RESAMPLES", 50)
+    monkeypatch.setattr(estimates, "N_RESAMPLES", 50)
 
 
 @pytest.fixture

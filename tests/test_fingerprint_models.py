@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from synprep import fingerprint
+from synprep._core import estimates
 
 N_CHUNKS, N_SECTIONS = 200, 52
 
@@ -26,7 +27,7 @@ class TestCutoutModel:
         rng = np.random.default_rng(1)
         n_sections = rng.integers(*depths, 2000)
         n_blanked = blanked(rng, n_sections, probability, rate)
-        found = fingerprint._cutout_model(n_sections, n_blanked)
+        found = estimates._cutout_model(n_sections, n_blanked)
         assert found[0] == pytest.approx(probability, abs=0.06)
         assert found[1] == pytest.approx(rate, rel=0.1)
         assert found[2] == ""
@@ -36,19 +37,19 @@ class TestCutoutModel:
         n_sections = np.full(20_000, 52)
         n_blanked = blanked(rng, n_sections, 0.5, 1.5)
         assert (n_blanked > 0).mean() == pytest.approx(0.39, abs=0.01)
-        assert fingerprint._cutout_model(n_sections, n_blanked)[0] == pytest.approx(0.5, abs=0.02)
+        assert estimates._cutout_model(n_sections, n_blanked)[0] == pytest.approx(0.5, abs=0.02)
 
     def test_the_product_is_the_mean_count(self):
         n_blanked = np.array([0, 0, 0, 0, 1, 1, 2, 5])
-        probability, rate, _ = fingerprint._cutout_model(np.full(8, 10), n_blanked)
+        probability, rate, _ = estimates._cutout_model(np.full(8, 10), n_blanked)
         assert probability * rate == pytest.approx(n_blanked.mean(), rel=1e-9)
 
     def test_the_values_are_the_most_likely_ones(self):
         n_sections, n_blanked = np.full(8, 10), np.array([0, 0, 0, 0, 1, 1, 2, 5])
-        best = fingerprint._cutout_model(n_sections, n_blanked)[:2]
+        best = estimates._cutout_model(n_sections, n_blanked)[:2]
 
         def likelihood(probability, rate):
-            one_chunk = fingerprint._expected_chunks(np.array([10]), probability, rate, 10)
+            one_chunk = estimates.expected_chunks(np.array([10]), probability, rate, 10)
             return np.log(one_chunk[n_blanked]).sum()
 
         others = [(best[0] + dp, best[1] + dr) for dp in (-0.01, 0, 0.01) for dr in (-0.01, 0, 0.01)]
@@ -62,24 +63,24 @@ class TestCutoutModel:
         ],
     )
     def test_what_cannot_be_known(self, n_blanked, reason):
-        probability, rate, found = fingerprint._cutout_model(np.full(3, 20), np.array(n_blanked))
+        probability, rate, found = estimates._cutout_model(np.full(3, 20), np.array(n_blanked))
         assert math.isnan(probability)
         assert math.isnan(rate)
         assert found == reason
 
     def test_at_most_every_chunk_is_cut(self):
         n_blanked = np.array([1, 1, 1, 2, 2, 1])
-        assert fingerprint._cutout_model(np.full(6, 20), n_blanked) == (1.0, pytest.approx(8 / 6), "")
+        assert estimates._cutout_model(np.full(6, 20), n_blanked) == (1.0, pytest.approx(8 / 6), "")
 
     def test_chunks_that_lose_everything(self):
-        found = fingerprint._cutout_model(np.full(4, 5), np.array([5, 5, 0, 0]))
+        found = estimates._cutout_model(np.full(4, 5), np.array([5, 5, 0, 0]))
         assert found[:2] == (0.5, pytest.approx(5))
 
 
 def test_expected_chunks():
-    expected = fingerprint._expected_chunks(np.array([2, 2, 2, 2, 1]), 0.5, 1.0, 3)
+    expected = estimates.expected_chunks(np.array([2, 2, 2, 2, 1]), 0.5, 1.0, 3)
     assert expected.tolist() == pytest.approx([4 * (0.5 + 0.125) + 0.5, 4 * 0.25 + 0.5, 4 * 0.125, 0])
-    assert fingerprint._expected_chunks(np.full(7, 5000), 0.5, 900.0, 5000).sum() == pytest.approx(7)
+    assert estimates.expected_chunks(np.full(7, 5000), 0.5, 900.0, 5000).sum() == pytest.approx(7)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_independent_runs_agree_with_all_arrangements():
     for k in range(5):
         n_runs = [len(fingerprint._run_lengths(one)) for one in arrangements if one.sum() == k]
         chunks = {"n_sections": np.full(2, 4), "n_blanked": np.full(2, k), "n_runs": np.full(2, 1)}
-        found = fingerprint._blanked_sections(chunks)["blanked_run_length_if_independent"].value
+        found = estimates._blanked_sections(chunks)["blanked_run_length_if_independent"].value
         expected = k / np.mean(n_runs) if k else math.nan
         assert found == pytest.approx(expected, nan_ok=True)
 
@@ -118,7 +119,7 @@ def variation(values_cz):
     """Numbers of the differences between the sections of chunks (rows)."""
     known = [fingerprint._describe(table(values_z)) for values_z in values_cz]
     names = ("brightness_sums", "contrast_sums")
-    return fingerprint._section_variation({name: np.array([one[name] for one in known]) for name in names})
+    return estimates._section_variation({name: np.array([one[name] for one in known]) for name in names})
 
 
 class TestRatios:
@@ -153,7 +154,7 @@ class TestRatios:
     )
     def test_variance_and_autocorrelation(self, sums, change, autocorrelation):
         parts = np.array([sums, np.zeros(4)], float)
-        found = fingerprint._section_variation({"brightness_sums": parts, "contrast_sums": parts})
+        found = estimates._section_variation({"brightness_sums": parts, "contrast_sums": parts})
         for what in ("brightness", "contrast"):
             assert found[f"section_{what}_change"].value == pytest.approx(change, nan_ok=True)
             correlation = found[f"section_{what}_autocorrelation"].value
@@ -174,7 +175,7 @@ class TestDependence:
         """Of 100 data sets of any size hardly one is refused, and the standard error is the stated one."""
         rng = np.random.default_rng(0)
         found = [autocorrelation(rng.uniform(size=shape)) for _ in range(100 if shape[0] < 100 else 10)]
-        assert np.mean([fingerprint._dependence(*one) == "" for one in found]) >= 0.99
+        assert np.mean([estimates._dependence(*one) == "" for one in found]) >= 0.99
         if shape[0] == 10:
             expected = math.sqrt(0.5 / found[0][1])
             assert np.std([correlation for correlation, _ in found]) == pytest.approx(expected, rel=0.2)
@@ -182,7 +183,7 @@ class TestDependence:
     @pytest.mark.parametrize("shape", [(10, 13), (200, 52)])
     def test_a_random_walk(self, shape):
         rng = np.random.default_rng(0)
-        found = fingerprint._dependence(*autocorrelation(rng.normal(size=shape).cumsum(axis=1)))
+        found = estimates._dependence(*autocorrelation(rng.normal(size=shape).cumsum(axis=1)))
         assert "sections do not vary independently" in found
         assert "not by -0.5" in found
 
@@ -190,22 +191,22 @@ class TestDependence:
         """Means of two neighbours: the log ratios do not correlate at all."""
         rng = np.random.default_rng(0)
         noise = rng.normal(size=(200, 53))
-        assert fingerprint._dependence(*autocorrelation(noise[:, 1:] + noise[:, :-1])) != ""
+        assert estimates._dependence(*autocorrelation(noise[:, 1:] + noise[:, :-1])) != ""
 
     @pytest.mark.parametrize("correlation", [-0.61, -0.39])
     def test_the_tolerance_is_for_large_data_sets(self, correlation):
-        assert fingerprint._dependence(correlation, 100_000) != ""
-        assert fingerprint._dependence(correlation, 1_000) == ""
+        assert estimates._dependence(correlation, 100_000) != ""
+        assert estimates._dependence(correlation, 1_000) == ""
 
     @pytest.mark.parametrize(("correlation", "n_products"), [(math.nan, 0), (-0.5, 12)])
     def test_too_few(self, correlation, n_products):
-        assert fingerprint._dependence(correlation, n_products).startswith("too few neighbouring sections")
+        assert estimates._dependence(correlation, n_products).startswith("too few neighbouring sections")
 
     def test_sections_that_are_all_alike(self):
-        assert fingerprint._dependence(*autocorrelation(np.zeros((2, 13)))) == ""
+        assert estimates._dependence(*autocorrelation(np.zeros((2, 13)))) == ""
 
     def test_thirteen_will_do(self):
-        assert fingerprint._dependence(-0.5, 13) == ""
+        assert estimates._dependence(-0.5, 13) == ""
 
 
 class TestSlopes:
@@ -219,10 +220,10 @@ class TestSlopes:
             assert found[f"section_{what}_half_width"].withheld == ""
             assert found[f"section_{what}_half_width"].value == pytest.approx(slope, rel=0.03)
             assert found[f"section_{what}_change"].value == pytest.approx(slope * math.sqrt(2 / 3), rel=0.03)
-        assert fingerprint._slope_half_width(np.log(slopes).var()) == pytest.approx(slope, rel=0.03)
+        assert estimates._slope_half_width(np.log(slopes).var()) == pytest.approx(slope, rel=0.03)
 
     def test_nothing_known(self):
-        assert math.isnan(fingerprint._slope_half_width(math.nan))
+        assert math.isnan(estimates._slope_half_width(math.nan))
 
 
 class TestBootstrap:
@@ -234,30 +235,30 @@ class TestBootstrap:
 
     def test_the_interval_of_a_mean(self):
         x = np.random.default_rng(0).normal(size=400)
-        low, high = fingerprint._bootstrap(self.mean, {"x": x, "group": np.arange(400)}, 0)["mean"]
+        low, high = estimates._bootstrap(self.mean, {"x": x, "group": np.arange(400)}, 0)["mean"]
         width = 2 * 1.96 * x.std() / math.sqrt(400)
         assert high - low == pytest.approx(width, rel=0.1)
         assert (low + high) / 2 == pytest.approx(x.mean(), abs=0.01)
 
     def test_the_rows_of_a_chunk_stay_together(self):
         chunks = {"x": np.arange(5), "y": np.arange(5), "group": np.arange(5)}
-        found = fingerprint._bootstrap(lambda c: {"differ": float((c["x"] != c["y"]).sum())}, chunks, 0)
+        found = estimates._bootstrap(lambda c: {"differ": float((c["x"] != c["y"]).sum())}, chunks, 0)
         assert found == {"differ": [0.0, 0.0]}
 
     @pytest.mark.parametrize("seed", [0, -1, 2**70])
     def test_a_seed_gives_one_answer(self, seed):
         chunks = {"x": np.arange(9.0) ** 2, "group": np.arange(9)}
-        first = fingerprint._bootstrap(self.mean, chunks, seed)
-        assert first == fingerprint._bootstrap(self.mean, chunks, seed)
-        assert first != fingerprint._bootstrap(self.mean, chunks, seed + 1)
+        first = estimates._bootstrap(self.mean, chunks, seed)
+        assert first == estimates._bootstrap(self.mean, chunks, seed)
+        assert first != estimates._bootstrap(self.mean, chunks, seed + 1)
 
     def test_one_chunk_has_no_interval(self):
-        assert fingerprint._bootstrap(self.mean, {"x": np.array([3.0]), "group": np.array([0])}, 0) == {}
+        assert estimates._bootstrap(self.mean, {"x": np.array([3.0]), "group": np.array([0])}, 0) == {}
 
     def test_the_chunks_of_a_group_stay_together(self):
         """And a group that is drawn twice counts as two."""
         chunks = {"x": np.array([1, 2, 1, 3, 1]), "group": np.array([0, 1, 0, 2, 0])}
-        rows, group = fingerprint._members(chunks["group"], np.array([2, 0, 0]))
+        rows, group = estimates._members(chunks["group"], np.array([2, 0, 0]))
         assert rows.tolist() == [3, 0, 2, 4, 0, 2, 4]
         assert group.tolist() == [0, 1, 1, 1, 2, 2, 2]
 
@@ -265,13 +266,13 @@ class TestBootstrap:
         def rarely(chunks):
             return {"rare": 1.0 if 3 in chunks["x"] else math.nan}
 
-        assert fingerprint._bootstrap(rarely, {"x": np.arange(5), "group": np.arange(5)}, 0) == {}
+        assert estimates._bootstrap(rarely, {"x": np.arange(5), "group": np.arange(5)}, 0) == {}
 
     def test_intervals_hold_the_truth(self):
         """Of 100 data sets with 100 chunks each, about 95 have an interval around the true rate."""
         rng, hits = np.random.default_rng(0), 0
         for seed in range(100):
             chunks = {"x": rng.binomial(52, 3 / 52, 100), "group": np.arange(100)}
-            low, high = fingerprint._bootstrap(self.mean, chunks, seed)["mean"]
+            low, high = estimates._bootstrap(self.mean, chunks, seed)["mean"]
             hits += low <= 3 <= high
         assert 88 <= hits <= 99

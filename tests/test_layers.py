@@ -37,7 +37,7 @@ FLOORS = (
         "volume_settings",
     ),
     ("layers", "npy", "provenance", "synapse_table", "synthetic_volumes", "tables"),
-    ("chunk", "cut", "dataset", "lock", "preflight", "record"),
+    ("chunk", "cut", "dataset", "estimates", "lock", "preflight", "record"),
     ("first_look", "verify", "work"),
 )
 
