@@ -5,25 +5,24 @@ paths, the key by which runs resume and the docs' table follow from that. All pa
 the same in every notebook, so that one YAML file per data set serves them all.
 """
 
-import ast
 import difflib
 import json
-import math
 import os
-import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import GenericAlias, SimpleNamespace
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
 import yaml
 
 from synprep._core import volume_settings
 from synprep._core.arrays import MASK_KEYS
+from synprep._core.cells import assigned_names
 from synprep._core.errors import ParameterError, counted, listed, raise_failures
 from synprep._core.paths import find_problem, resolve, shown
+from synprep._core.rules import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Rule, between, one_of, type_problem
 
 __all__ = [
     "RECORDS",
@@ -49,25 +48,15 @@ __all__ = [
     "shown",
 ]
 
-_Rule = tuple[Callable[[Any], bool], str]  # what a value must satisfy beyond its type, and how to say so
-
 
 @dataclass(frozen=True)
 class _Facts:
     """What there is to know of a parameter besides its name, type, meaning and default."""
 
-    rule: _Rule = (lambda value: True, "")
+    rule: Rule = (lambda value: True, "")
     path: Literal["", "input folder", "input file", "output", "file or address"] = ""
     empty: str = ""  # what 0 or an empty text stands for; without it, a text must not be empty
     decides: bool = False  # whether it decides what a tensor and its rows hold
-
-
-def _between(low: int, high: int) -> _Rule:
-    return lambda value: low <= value <= high, f"must be from {low} to {high}"
-
-
-def _one_of(*choices: str) -> _Rule:
-    return lambda value: value in choices, f"must be {', '.join(choices[:-1])} or {choices[-1]}"
 
 
 def _is_pattern(value: str) -> bool:
@@ -75,9 +64,6 @@ def _is_pattern(value: str) -> bool:
     return value.count("{synapse_id}") == 1 and not touches and not {"/", "\\"} & {*value}
 
 
-_AT_LEAST_1 = (lambda value: value >= 1, "must be at least 1")
-_POSITIVE = (lambda value: value > 0, "must be greater than 0")
-_NOT_NEGATIVE = (lambda value: value >= 0, "must be 0 or more")
 _PATTERN = (_is_pattern, "must be a file name with one {synapse_id}, and with no * that touches it")
 _LABELS = (
     lambda value: (
@@ -97,10 +83,6 @@ _FREE_NAME = (
 )
 
 _RAW_FOLDERS = ("raw_em_data_path", "raw_mask_data_path")
-
-# What is assigned in there is not assigned by a cell.
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp)
-_SCOPES += (ast.DictComp, ast.GeneratorExp)
 
 # Parameters that several records take.
 _NWorkers = Annotated[int, "number of threads", _Facts(empty="one per core")]
@@ -122,7 +104,7 @@ _SynapseIdsPath = Annotated[
     str, "CSV with a column `synapse_id`: process or inspect these", _Facts(path="input file", empty="all")
 ]
 _VoxelSize = Annotated[
-    float, "edge of a voxel in x and y, in nm; for scale bars and volumes in pictures", _Facts(_POSITIVE)
+    float, "edge of a voxel in x and y, in nm; for scale bars and volumes in pictures", _Facts(POSITIVE)
 ]
 _SegMaskMap = Annotated[
     dict[str, int],
@@ -131,18 +113,18 @@ _SegMaskMap = Annotated[
     _Facts(_LABELS, empty="no labels are expected, masks are copied as they are", decides=True),
 ]
 _NExamples = Annotated[
-    int, "raw pairs or synapses to look at, at most those that are there", _Facts(_between(1, 100))
+    int, "raw pairs or synapses to look at, at most those that are there", _Facts(between(1, 100))
 ]
 _ProcessedPath = Annotated[
     str, "in inspect and fingerprint: of a processed or merged data set", _Facts(path="input folder")
 ]
 _CutoutPixelValue = Annotated[
-    int, "intensity where nothing was imaged or aligned", _Facts(_between(0, 255), decides=True)
+    int, "intensity where nothing was imaged or aligned", _Facts(between(0, 255), decides=True)
 ]
 _Spacing = Annotated[
     float,
     "z spacing / xy spacing; int(depth // it) + 1 central sections are kept",
-    _Facts(_POSITIVE, decides=True),
+    _Facts(POSITIVE, decides=True),
 ]
 _MaxChunks = Annotated[int, "process the first few only, as a trial", _Facts(empty="all")]
 _Dark = Annotated[bool, "true: figures have light lines on black", _Facts()]
@@ -155,7 +137,7 @@ _Resume = Annotated[
 _MaxFailures = Annotated[
     int,
     "with more failed chunks the run ends with an error, after all else is written",
-    _Facts(_NOT_NEGATIVE),
+    _Facts(NOT_NEGATIVE),
 ]
 
 
@@ -183,7 +165,7 @@ class Chunks:
         _Facts(empty="files"),
     ] = field(default_factory=dict)
     cutout_threshold: Annotated[
-        float, "sections with a greater cutout fraction are blanked", _Facts(_between(0, 1), decides=True)
+        float, "sections with a greater cutout fraction are blanked", _Facts(between(0, 1), decides=True)
     ] = 0.01
     cutout_pixel_value: _CutoutPixelValue = 0
     axial_to_sagittal_spacing: _Spacing = 5.0
@@ -203,7 +185,7 @@ class Survey(Chunks):
     """What the exploratory notebooks share."""
 
     n_rand_samples: Annotated[
-        int, "chunks to survey, drawn without replacement, at most those there are", _Facts(_AT_LEAST_1)
+        int, "chunks to survey, drawn without replacement, at most those there are", _Facts(AT_LEAST_1)
     ] = 1000
     seed: _Seed = 0
     report_path: _ReportPath = "data/demo/reports"
@@ -214,7 +196,7 @@ class CutoutHistogram(Survey):
     """Parameters of `cutout_histogram.ipynb`."""
 
     voxel_size_xy_nm: _VoxelSize = 8.0
-    n_bins: Annotated[int, "bins of the cutout histogram, over 0 to 1", _Facts(_between(1, 100_000))] = 100
+    n_bins: Annotated[int, "bins of the cutout histogram, over 0 to 1", _Facts(between(1, 100_000))] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +212,7 @@ class SectionVariation(Survey):
         str, "chunk of the example in section variation", _Facts(empty="first of the sample")
     ] = ""
     section_index: Annotated[
-        int, "its section (z index); the next one is compared with it", _Facts(_NOT_NEGATIVE)
+        int, "its section (z index); the next one is compared with it", _Facts(NOT_NEGATIVE)
     ] = 13
     intensity_slope: Annotated[
         float,
@@ -336,7 +318,7 @@ class Inspect:
         str,
         "`worst` (without cleft, most blanked sections, smallest cleft first), `random` (seeded), or "
         "`table` (as in `synapse_ids_path`, else in `meta.csv`)",
-        _Facts(_one_of("worst", "random", "table")),
+        _Facts(one_of("worst", "random", "table")),
     ] = "worst"
     synapse_ids_path: _SynapseIdsPath = ""
     seed: _Seed = 0
@@ -360,13 +342,13 @@ class Merge:
     on_conflict: Annotated[
         str,
         "an id with different values in two tables: `error`, or keep the `first` or the `last` row",
-        _Facts(_one_of("error", "first", "last")),
+        _Facts(one_of("error", "first", "last")),
     ] = "error"
     link_mode: Annotated[
         str,
         "arrays of a merged set stay in the old folders (`reference`, by relative names), or appear "
         "beside its table (`hardlink`, `copy`)",
-        _Facts(_one_of("reference", "hardlink", "copy")),
+        _Facts(one_of("reference", "hardlink", "copy")),
     ] = "reference"
 
     def __post_init__(self):
@@ -522,7 +504,7 @@ def check(
         As `from_mapping`.
     """
     own, cells = [*_declared(record_type)], namespace.get("In")
-    typed, injected = _assigned_names(cells if isinstance(cells, list) else [], own)
+    typed, injected = assigned_names(cells if isinstance(cells, list) else [], own)
     passed = {name: namespace[name] for name in sorted({*own, *typed, *injected}) if name in namespace}
     assigned = {*typed, *injected} & {*passed} if typed else {*passed}
     lacking = [name for name in own if name not in assigned]
@@ -662,7 +644,7 @@ def _value_problems(record_type: type[Record], values: Mapping[str, Any]) -> lis
 def _value_problem(value: Any, hint: type | GenericAlias, facts: _Facts) -> str:
     """Say what is wrong with one value; empty when nothing is."""
     accepts, rule = facts.rule
-    if problem := _type_problem(value, hint):
+    if problem := type_problem(value, hint):
         return problem
     if value == "" and not facts.empty:
         return "must not be empty"
@@ -679,47 +661,6 @@ def _path_problem(value: str | list[str], facts: _Facts) -> str:
         problems = ["must not be empty" if path == "" else find_problem(path) for path in value]
         return next((f"has an entry that {problem}" for problem in problems if problem), "")
     return "" if facts.path == "file or address" and "://" in value else find_problem(value)
-
-
-def _type_problem(value: Any, hint: type | GenericAlias) -> str:
-    """Say why a value does not fit a type hint; empty when it fits. An int is fine for a float."""
-    kind, inner = get_origin(hint) or hint, get_args(hint)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return "" if math.isfinite(value) else f"must be a finite number, not {value}"
-    wrong = not isinstance(value, (list, tuple) if kind is list else kind)
-    if wrong or (kind is int and isinstance(value, bool)):
-        return _type_message(value, kind)
-    if not inner:
-        return ""
-    items = [*value.values(), *value] if kind is dict else value if kind is list else []
-    hints = [inner[1]] * len(value) + [inner[0]] * len(value) if kind is dict else inner * len(items)
-    problems = [_type_problem(item, item_hint) for item, item_hint in zip(items, hints, strict=True)]
-    return next((f"has an entry that {problem}" for problem in problems if problem), "")
-
-
-def _type_message(value: Any, kind: type) -> str:
-    names = {str: "text", int: "an integer", float: "a number", bool: "true or false", list: "a list"}
-    text = f"must be {names.get(kind, 'a mapping')}, not {value!r}"
-    if isinstance(value, str) and kind in (int, float):
-        return text + _number_hint(value)
-    if isinstance(value, str) and kind is bool:
-        return text + " (text; write true in YAML, True after papermill's -p)"
-    if kind is not str or value is None:
-        return text
-    is_number = isinstance(value, int | float)
-    return f"{text} (put it in quotes)" + ("; papermill's -p makes numbers, -r passes text" * is_number)
-
-
-def _number_hint(text: str) -> str:
-    """Why a text that looks like a number is none; empty if it does not look like one."""
-    try:
-        float(text.replace("_", ""))
-    except ValueError:
-        return ""
-    if not any(map(str.isdigit, text)):  # nan
-        return ""
-    hint = " (text; YAML reads 1e-2 as text: write 0.01, without quotes)"
-    return hint if "e" in text.lower() else " (text: write it without quotes)"
 
 
 def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
@@ -793,47 +734,3 @@ def _lacking(names: Sequence[str]) -> list[str]:
         return []
     line = f"{names[0]}: ... = ..."
     return [f"{listed(names)}: not assigned in the parameters cell (the latest with a line such as {line})"]
-
-
-def _assigned_names(cells: Sequence[str], own: Collection[str]) -> tuple[set[str], set[str]]:
-    """Names that the parameters cell, and the last one that papermill injected after it, assign."""
-    injected = set()
-    for cell in map(str, reversed(cells)):
-        assigned, typed = _assigned(cell)
-        if not typed.isdisjoint(own):
-            return assigned, injected
-        if cell.startswith("# Parameters\n"):
-            injected = injected or assigned
-    return set(), injected
-
-
-def _assigned(cell: str) -> tuple[set[str], set[str]]:
-    """Names that a cell assigns, and those of them with a type; none where it is not Python."""
-    names, typed, nodes = set(), set(), _statements(cell)
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, _SCOPES) or (isinstance(node, ast.AnnAssign) and node.value is None):
-            continue
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            typed.add(node.target.id)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        nodes += ast.iter_child_nodes(node)
-    return names, typed
-
-
-def _statements(cell: str) -> list[ast.AST]:
-    """What IPython ran; of a cell with a magic such as %%time, what stands below that."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # such as that of "C:\em"
-            statements = ast.parse(cell).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    match statements:
-        case [
-            ast.Expr(
-                ast.Call(ast.Attribute(attr="run_cell_magic"), [ast.Constant(name), _, ast.Constant(body)])
-            )
-        ]:
-            return _statements(body) if name in ("capture", "prun", "time") else []
-    return statements

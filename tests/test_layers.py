@@ -24,7 +24,7 @@ DOORS["demo"] = tuple(DOORS)
 
 # `_core`, from the lowest floor up: a module imports modules of lower floors.
 FLOORS = (
-    ("errors", "arrays", "grid", "kernels", "paths"),
+    ("errors", "arrays", "cells", "grid", "kernels", "paths", "rules"),
     (
         "cut_kernels",
         "execution",

@@ -10,11 +10,11 @@ from typing import Annotated, Any, get_args
 from synprep._core.arrays import MASK_KEYS
 from synprep._core.errors import ParameterError, counted
 from synprep._core.paths import find_problem, resolve
+from synprep._core.rules import Rule
 
 FORMATS = ("precomputed", "zarr", "zarr3", "n5")
 CONTACT = "contact"  # a cleft that is not read, but where both neurons touch
 
-_Rule = tuple[Callable[[Any], bool], str]  # what a value must satisfy, and how to say so
 _Triple, _Shape, _Layer = tuple[float, float, float], tuple[int, int, int], str | dict
 
 
@@ -142,7 +142,7 @@ def _raise(found: Sequence[str]) -> None:
 
 
 def _problems(
-    values: Mapping[str, Any], rules: Mapping[str, _Rule], required: Collection[str], where: str = ""
+    values: Mapping[str, Any], rules: Mapping[str, Rule], required: Collection[str], where: str = ""
 ) -> list[str]:
     """What is wrong with the keys and values of `volumes`, or of one of its layers."""
     found = [f"{where}{_unknown(name, rules)}" for name in values if name not in rules]
