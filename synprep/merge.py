@@ -123,7 +123,7 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         sections, lack = _sections(used, shape)
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
         by_name = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
-        contents = {name: tables.table_bytes(table) for name, table in by_name.items()}
+        contents = tables.contents(by_name)
         if todo or lasting(run_json) != lasting(before) or tables.differing(folder, contents):
             notes += _write(p, sources, contents, run_json, todo, show_progress)
     return merged, notes + _notes(lack, known, folder, merged["filename"])

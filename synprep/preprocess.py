@@ -490,7 +490,7 @@ def _finish(
     by_name = {"meta.csv": meta, "sections.csv": sections, "problems.csv": problems.table(found)}
     if p.volumes:
         by_name["sources.csv"] = tables.sources_table(entry.source for entry in entries.values())
-    contents = {name: tables.table_bytes(table) for name, table in by_name.items()}
+    contents = tables.contents(by_name)
     kept, is_changed = tables.save_tables(folder, contents)
     counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
     _save_run_json(p, _provenance(p, counts, inputs_hash, started), is_changed)
@@ -711,7 +711,7 @@ def _finish_extracting(
         record.sync_done(folder)
     sources = tables.sources_table(entry.source for entry in entries.values())
     by_name = {"sources.csv": sources, "problems.csv": problems.table(found)}
-    contents = {name: tables.table_bytes(table) for name, table in by_name.items()}
+    contents = tables.contents(by_name)
     changed, counts = tables.differing(folder, contents), _counts(plan, found, len(failed))
     for name in changed:
         files.save_bytes(folder / name, contents[name])

@@ -321,7 +321,7 @@ def extract(raw: RawPair, paths: Sequence[Path], key: str) -> tables.Entry:
     """Write whole EM and mask of a pair as they are, in Fortran order, as npy files."""
     for path, part in zip(paths, (raw.em, raw.mask), strict=True):
         files.save_array(path, part.read(allocate=npy.reused("input")), is_fortran=True)
-    empty = {name: np.zeros(0, dtype) for name, dtype in list(tables.SECTION_COLUMNS.items())[2:]}
+    empty = {name: np.zeros(0, dtype) for name, dtype in tables.SECTION_VALUES.items()}
     row = {"synapse_id": raw.synapse_id, "filename": paths[0].name}
     output, warnings = [*map(files.state, paths)], raw.warnings()
     return tables.Entry(key, raw.state, output, row, empty, warnings, raw.sources_row())

@@ -20,7 +20,7 @@ from synprep._core import files, problems, tables
 from synprep._core.errors import OutputError
 from synprep._core.paths import HIDDEN
 from synprep._core.problems import Problem
-from synprep._core.tables import META_COLUMNS, SECTION_COLUMNS, SOURCES_COLUMNS, Entry
+from synprep._core.tables import META_COLUMNS, SECTION_VALUES, SOURCES_COLUMNS, Entry
 
 _RECORD = "record.jsonl"
 _SYNC_BYTES = 1 << 17  # of the record, some fifty chunks, after which it is flushed to the disk
@@ -100,15 +100,15 @@ def _entry(
     """Finished chunk from the values of a line; an error if they cannot be those of one."""
     _require(_fits("key", key, "str") and _is_state(inputs) and _is_state(output))
     _require(len(row) == 2 or [*map(type, output)] == [int, int])
-    columns = dict(list(SECTION_COLUMNS.items())[2:])
     _require(all(type(one) is list for one in (warnings, *sections.values())))
-    _require(sections.keys() == columns.keys() and len({*map(len, sections.values())}) == 1)
-    _require(all(_fits(name, value, columns[name]) for name in columns for value in sections[name]))
+    _require(sections.keys() == SECTION_VALUES.keys() and len({*map(len, sections.values())}) == 1)
+    columns = SECTION_VALUES.items()
+    _require(all(_fits(name, value, dtype) for name, dtype in columns for value in sections[name]))
     _require(_fits_row(row, dict(list(META_COLUMNS.items())[: len(row)])) and _is_of(row, **sections))
     _require(
         source is None or (_fits_row(source, SOURCES_COLUMNS) and source["synapse_id"] == row["synapse_id"])
     )
-    values = {name: np.array(sections[name], dtype) for name, dtype in columns.items()}
+    values = {name: np.array(sections[name], dtype) for name, dtype in columns}
     return Entry(key, inputs, output, row, values, [_warning(one) for one in warnings], source)
 
 

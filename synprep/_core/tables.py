@@ -39,6 +39,7 @@ SECTION_COLUMNS = {
     "std": "float64",
     "is_blanked": "bool",
 }
+SECTION_VALUES = dict(list(SECTION_COLUMNS.items())[2:])  # all but what says which section it is
 SOURCES_COLUMNS = {
     "synapse_id": "str",
     "centre_x_nm": "float64",
@@ -114,7 +115,7 @@ def meta_table(rows: Iterable[Mapping[str, str | float | int]]) -> pd.DataFrame:
 def sections_table(columns: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFrame:
     """Table of sections, sorted by synapse id as text, then z.
 
-    `columns` has by synapse id, for each of `SECTION_COLUMNS` from `cutout_fraction` on, a value per section.
+    `columns` has by synapse id, for each of `SECTION_VALUES`, a value per section.
     """
     ids = sorted(columns)
     n_sections = [len(columns[synapse_id]["is_blanked"]) for synapse_id in ids]
@@ -122,7 +123,7 @@ def sections_table(columns: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFram
         "synapse_id": np.repeat(np.array(ids, dtype=object), n_sections),
         "z": np.concatenate([np.zeros(0, int), *map(np.arange, n_sections)]),
     }
-    for name, dtype in list(SECTION_COLUMNS.items())[2:]:
+    for name, dtype in SECTION_VALUES.items():
         parts = [columns[synapse_id][name] for synapse_id in ids]
         values[name] = np.concatenate([np.zeros(0, dtype), *parts])
     return pd.DataFrame(values).astype(SECTION_COLUMNS)
@@ -159,6 +160,11 @@ def table_bytes(table: pd.DataFrame) -> bytes:
     end = "\r\n\0"  # what a line end has makes a value be quoted: a carriage return must be
     text = table.to_csv(index=False, lineterminator=end)
     return text.replace(end, "\n").encode("utf-8", "backslashreplace")
+
+
+def contents(by_name: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
+    """Text of each table, by the name of its file."""
+    return {name: table_bytes(table) for name, table in by_name.items()}
 
 
 def save_table(path: str | os.PathLike, table: pd.DataFrame) -> None:
