@@ -432,8 +432,7 @@ def _make(
     record_type: type[Record], passed: Mapping[str, Any], will_be_made: Iterable[str], problems: list[str]
 ) -> tuple[Record, list[str]]:
     """As `from_mapping`, with problems that are known before."""
-    default, own = record_type(), _declared(record_type)
-    known = {name for other in RECORDS for name in _declared(other)}
+    default, own, known = record_type(), _declared(record_type), _known()
     problems = problems + [_unknown(name, own, known) for name in passed if name not in known]
     values = {name: _plain(passed.get(name, getattr(default, name))) for name in own}
     problems += _value_problems(record_type, values)
@@ -481,8 +480,9 @@ def check(
     Values are taken from the notebook's namespace. The parameters cell is the latest one that assigns a
     parameter with its type (``max_chunks: int = 3``): it must assign all parameters and nothing else, so that
     a misspelt name is found and a person's own variables are not mistaken for one. A cell that papermill has
-    injected after it adds to it. Where no history of cells is kept, or none assigns a parameter so, all
-    parameters must have a value. A line is printed for parameters that only other notebooks take.
+    injected after it adds to it. Where no history of cells is kept, as when pytest compares outputs, or none
+    assigns a parameter so, all parameters must have a value, and any name of a parameter counts as passed. A
+    line is printed for parameters that only other notebooks take.
 
     Parameters
     ----------
@@ -505,7 +505,8 @@ def check(
     """
     own, cells = [*_declared(record_type)], namespace.get("In")
     typed, injected = assigned_names(cells if isinstance(cells, list) else [], own)
-    passed = {name: namespace[name] for name in sorted({*own, *typed, *injected}) if name in namespace}
+    names = {*own, *typed, *injected} if typed else _known()
+    passed = {name: namespace[name] for name in sorted(names) if name in namespace}
     assigned = {*typed, *injected} & {*passed} if typed else {*passed}
     lacking = [name for name in own if name not in assigned]
     record, passed_over = _make(record_type, passed, will_be_made, _lacking(lacking))
@@ -610,6 +611,10 @@ def documentation() -> str:
 def _declared(record_type: type[Record]) -> dict[str, tuple[type | GenericAlias, str, _Facts]]:
     """Type, meaning and facts of each parameter by name, in the order of declaration."""
     return {f.name: get_args(f.type) for f in fields(record_type)}
+
+
+def _known() -> set[str]:
+    return {name for record_type in RECORDS for name in _declared(record_type)}
 
 
 def _settle(record: Record) -> None:

@@ -12,19 +12,12 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
-from synprep import params
+from synprep import demo, params
 from synprep._core import paths, record
 from synprep._core.errors import FailedChunksError, ParameterError
 from synprep._core.paths import find_problem, project_root, resolve, shown
 
-MADE = (
-    "data/demo/em",
-    "data/demo/mask",
-    "data/demo/processed",
-    "data/volumes/synapses.csv",
-    "data/ds1/processed/meta.csv",
-    "data/ds2/processed/meta.csv",
-)
+MADE = demo.PATHS
 
 
 def problems(record_type=params.Preprocess, **passed):
@@ -373,6 +366,13 @@ class TestCheck:
         for more in ((f"{WRITTEN}\nn_bins: int = 5",), (WRITTEN, "# Parameters\nn_bins = 5\n")):
             params.check(params.Preprocess, run_cells(*more), MADE)
             assert capsys.readouterr().out == "Passed over, since only other notebooks take them: n_bins\n"
+
+    def test_names_of_other_notebooks_are_told_without_a_history(self, capsys):
+        """As nbval runs the cells, it must come to the same line."""
+        cells = ("x = 1", WRITTEN, "# Parameters\nn_bins = 5\nseed = 3\n")
+        assert params.check(params.Preprocess, run_cells(*cells, history=False), MADE) == params.Preprocess()
+        line = "Passed over, since only other notebooks take them: n_bins, seed\n"
+        assert capsys.readouterr().out == line
 
     @pytest.mark.parametrize("cell", ["x = ", "%time x", "\0", "(" * 5000, "# only a comment", "", 5])
     def test_cells_that_are_not_python(self, cell):
