@@ -42,10 +42,10 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
 
 def _lock(hidden: Path) -> filelock.BaseFileLock:
     """Lock of a folder; where its file system has no locks, a file that is there while a run is."""
-    if os.name == "nt":
+    try:
+        import fcntl
+    except ImportError:  # Windows
         return filelock.FileLock(hidden / _LOCK)
-    import fcntl
-
     with open(hidden / _LOCK, "ab", opener=_without_waiting) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
