@@ -25,7 +25,7 @@ from synprep._core.errors import ChunkError, TableError, composed, counted, list
 from synprep._core.npy import NpyFile
 from synprep._core.pair_checks import PairMeasures
 from synprep.pairing import Pair
-from synprep.params import Inspect, InspectRaw
+from synprep.params import Extract, Inspect, InspectRaw, from_mapping
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -104,8 +104,12 @@ def load_synapses(data: Dataset, synapse_ids: Iterable[str]) -> tuple[list[Synap
     return _load_all({synapse_id: partial(_load_one, data, synapse_id) for synapse_id in synapse_ids})
 
 
-def load_raw(pairs: Iterable[Pair], p: InspectRaw) -> tuple[list[Synapse], pd.DataFrame, dict[str, str]]:
+def load_raw(
+    pairs: Iterable[Pair], p: InspectRaw | Extract
+) -> tuple[list[Synapse], pd.DataFrame, dict[str, str]]:
     """Load the sections of raw pairs that preprocess would keep, and measure the whole chunks.
+
+    What extract does not take, such as `n_sections`, is as by default.
 
     Returns
     -------
@@ -119,6 +123,8 @@ def load_raw(pairs: Iterable[Pair], p: InspectRaw) -> tuple[list[Synapse], pd.Da
     failures : dict of str to str
         Reason by synapse id for the others.
     """
+    if isinstance(p, Extract):
+        p, _ = from_mapping(InspectRaw, vars(p))
     loaded, failures = _load_all({pair.synapse_id: partial(_load_raw_one, pair, p) for pair in pairs})
     names = [*(one.name for one in fields(PairMeasures)), *_CHECKED]
     checks = pd.DataFrame([row for _, row in loaded], [one.synapse_id for one, _ in loaded], names)

@@ -27,6 +27,7 @@ _MAY_DIFFER = ("cutout_threshold", "cutout_pixel_value", "seg_mask_map")  # but 
 _COMPANIONS = ("sections.csv", "run.json")  # beside the table of a whole data set
 _UNFINISHED = "a run of preprocess was stopped there, or is not over: run it to its end, then merge"
 _OWN_NAMES = "merged.json"  # names of the arrays that merges have put into a folder
+_PUTTING = {"hardlink": "Linking", "copy": "Copying"}
 _N_THREADS = 8  # that wait for headers, or for the state of files
 
 _Parameters = dict[str, dict[str, Any]]  # of preprocess, by path of the table
@@ -66,7 +67,7 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
     p : Merge
         Parameters.
     show_progress : bool
-        Print progress bars.
+        Print a progress bar: of what takes longest, since a cell can have one.
 
     Returns
     -------
@@ -111,11 +112,11 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
     missing = [path for path in array_paths if not os.path.isfile(path)]
     _refuse(TableError, missing, "file", "named in the tables not found")
     _refuse_parameters(known)
-    shape = _refuse_kinds(used, array_paths, show_progress)
+    is_reference = p.link_mode == "reference"
+    shape = _refuse_kinds(used, array_paths, show_progress and is_reference)
     with lock.locked(folder):
         files.clean_up(folder, folder / HIDDEN)
-        todo = _plan(array_paths, folder, p.link_mode, show_progress)
-        is_reference = p.link_mode == "reference"
+        todo = _plan(array_paths, folder, p.link_mode)
         merged = pd.concat([source.rows for source in sources], ignore_index=True)
         merged["filename"] = [
             _relative(path, folder) if is_reference else basename(path) for path in array_paths
@@ -126,6 +127,8 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         contents = tables.contents(by_name)
         if todo or lasting(run_json) != lasting(before) or tables.differing(folder, contents):
             notes += _write(p, sources, contents, run_json, todo, show_progress)
+    if not todo and not is_reference:
+        list(execution.track((), 0, _PUTTING[p.link_mode], show_progress))  # the same line as if there were
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 
 
@@ -322,13 +325,13 @@ def _refuse_kinds(used: Sequence[_Source], array_paths: Sequence[str], show: boo
     return next((shape for _, shape, _ in kinds), ())
 
 
-def _plan(array_paths: Sequence[str], folder: Path, link_mode: str, show: bool) -> dict[str, str]:
+def _plan(array_paths: Sequence[str], folder: Path, link_mode: str) -> dict[str, str]:
     """Tell what is to be done, see `_task`, for each array that is not yet in the folder as it is to be."""
     if link_mode == "reference":
         return {}
     _refuse_shared_names(array_paths, folder)
     compare = partial(_task, folder=folder, link_mode=link_mode, own=_own_names(folder))
-    tasks = dict(execution.attempt_all(compare, array_paths, "Comparing files", show, _N_THREADS))
+    tasks = dict(execution.attempt_all(compare, array_paths, "", False, _N_THREADS))
     todo = {path: tasks[path] for path in array_paths if tasks[path] != "keep"}
     foreign = [basename(path) for path in todo if todo[path] == "foreign"]
     what = f"in {shown(folder)} with the name of an array to be put there, but with other content"
@@ -481,8 +484,7 @@ def _put(array_paths: Iterable[str], folder: Path, link_mode: str, show: bool) -
     """Link or copy arrays; each appears when it is whole, and replaces what was there."""
     own = sorted(_own_names(folder).union(map(basename, array_paths)))
     files.save_json(folder / HIDDEN / _OWN_NAMES, {"files": own})
-    is_link = link_mode == "hardlink"
-    put, what = (files.link_file, "Linking") if is_link else (files.copy_file, "Copying")
+    put, what = files.link_file if link_mode == "hardlink" else files.copy_file, _PUTTING[link_mode]
     work = execution.attempt_all(lambda path: put(path, folder / basename(path)), array_paths, what, show)
     failed = [outcome for _, outcome in work if isinstance(outcome, ChunkError)]
     files.sync_folder(folder)

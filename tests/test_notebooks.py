@@ -28,6 +28,14 @@ def literally(folder, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+def compare(folder, *notebooks):
+    """Compare what notebooks have stored with new results, as nbval does; return the number of cells."""
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", *notebooks]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:]
+    return int(re.search(r"(\d+) passed", result.stdout)[1])
+
+
 def digests(folder):
     """SHA-256 of each file of a result, without the times of the run."""
     files = [path for path in folder.iterdir() if path.is_file() and path.name != "run.json"]
@@ -90,6 +98,14 @@ class TestDataSets:
         ]
         for name in table["filename"]:
             assert np.load(merged / name).shape == (2, 96, 96, 13)
+
+    def test_stored_and_executed_notebooks_are_compared_from_their_folder(self, clone, merged):
+        """As the README says; what papermill has passed over is told without a history of cells, too."""
+        shutil.copy(PROJECT / "pyproject.toml", clone)
+        shutil.copy(clone / "notebooks" / "out.ipynb", clone / "out_merge.ipynb")
+        assert "only other notebooks take them: proc_data_path, report" in text_of(clone / "out_merge.ipynb")
+        n_cells = compare(clone / "notebooks", "merge.ipynb", "../out_merge.ipynb")
+        assert n_cells == 7 + 8  # and that with the parameters that papermill has added
 
     def test_preprocess_does_not_write_into_the_merged_set(self, papermill, clone, merged):
         yaml_files = ["-f", "params/ds1.yaml", "-f", "params/merge.yaml"]
@@ -221,6 +237,25 @@ def test_a_fingerprint_of_own_data(write_pair, small, run, tmp_path):
     assert last[0] == "FailedChunksError: 1 chunk failed; all others are done:"
     assert last[1].strip().startswith("1: not an npy file: 1__2_8_8_5.npy")
     assert json.loads((reports / "fingerprint.json").read_text())["synapse_ids"] == ["007"]
+
+
+def test_executed_notebooks_are_compared_outside_of_the_project(small, run, tmp_path):
+    """With keys that other notebooks take, ids that are not there, and results that are there already."""
+    (tmp_path / "ids.csv").write_text("synapse_id\n1\n007\nnone\n")
+    values = {**small, "n_bins": 7, "synapse_ids_path": str(tmp_path / "ids.csv"), "link_mode": "copy"}
+    values |= {"meta_list": [str(tmp_path / "made" / "processed" / "meta.csv")], "verify": True}
+    values |= {"merged_meta_path": str(tmp_path / "made" / "merged" / "meta.csv")}
+    names = [f"{name}.ipynb" for name in ("preprocess", "merge", "inspect")]
+    for name in names:
+        checked(run(name.removesuffix(".ipynb"), values))
+        assert "Passed over, since only" in text_of(tmp_path / "out.ipynb")
+        os.rename(tmp_path / "out.ipynb", tmp_path / name)
+    for name, line in zip(
+        names, ("1 id of synapse_ids_path not paired: none", "Copying: done", ""), strict=True
+    ):
+        assert line in text_of(tmp_path / name)
+    assert "1 id of synapse_ids_path not in the data set: none" in text_of(tmp_path / "inspect.ipynb")
+    compare(tmp_path, *names)
 
 
 def test_a_second_run_all_is_not_disturbed_by_own_variables(small, run, tmp_path):
