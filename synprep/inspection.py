@@ -150,8 +150,7 @@ def _load_one(data: Dataset, synapse_id: str) -> Synapse:
     blanked = f"{row['n_cutout_sections']} of {mask_xyz.shape[2]} sections blanked"
     volumes = row[list(tables.VOLUME_COLUMNS.values())].astype(float)
     caption = (f"{synapse_id}: {blanked}", _volumes_text(volumes * _cubic_um(data.spacing_xyz_nm)))
-    centre_xyz = arrays.label_centre(mask_xyz, arrays.CLEFT)
-    return Synapse(synapse_id, em_xyz, mask_xyz, centre_xyz, data.spacing_xyz_nm, caption)
+    return Synapse(synapse_id, em_xyz, mask_xyz, _centre(em_xyz, mask_xyz), data.spacing_xyz_nm, caption)
 
 
 def _load_raw_one(pair: Pair, p: InspectRaw) -> tuple[Synapse, dict[str, Any]]:
@@ -171,9 +170,18 @@ def _load_raw_one(pair: Pair, p: InspectRaw) -> tuple[Synapse, dict[str, Any]]:
         f"{pair.synapse_id}: z {start} to {stop - 1} of {n_sections}",
         _volumes_text([volume * size for volume in volumes.values()]),
     )
-    centre_xyz, short = arrays.label_centre(mask_xyz, arrays.CLEFT), _short(checks)
+    centre_xyz, short = _centre(em_xyz, mask_xyz), _short(checks)
     one = Synapse(pair.synapse_id, em_xyz, mask_xyz, centre_xyz, spacing_xyz_nm, caption, start, short)
     return one, checks
+
+
+def _centre(em_xyz: np.ndarray, mask_xyz: np.ndarray) -> tuple[int, int, int]:
+    """Middle of the cleft; where that section is black, in the nearest one that shows the cleft."""
+    x, y, z = arrays.label_centre(mask_xyz, arrays.CLEFT)
+    if not em_xyz[:, :, z].any():
+        shows_it_z = em_xyz.any(axis=(0, 1)) & (mask_xyz == arrays.CLEFT).any(axis=(0, 1))
+        z = min(np.flatnonzero(shows_it_z).tolist() or [z], key=lambda other: abs(other - z))
+    return x, y, z
 
 
 def _check(raw: RawPair, kept: Kept, p: InspectRaw) -> dict[str, Any]:

@@ -177,6 +177,17 @@ def test_arrays_that_are_no_tensors_are_named(raw):
         )
 
 
+@pytest.mark.parametrize(
+    ("black_z", "z"), [([], 3), ([3], 2), ([1, 2, 3], 4), ([3, 4, 5], 2), ([1, 2, 3, 4, 5], 3), ([0, 6], 3)]
+)
+def test_the_section_that_is_drawn_shows_the_cleft(black_z, z):
+    """The nearest to its middle that is not black; the middle, where all of the cleft is in black."""
+    em, mask = np.ones((2, 4, 4, 7), np.uint8)
+    em[:, :, black_z], mask[...] = 0, 0
+    mask[2, 1, 1:6] = 2
+    assert inspection._centre(em, mask) == (2, 1, z)
+
+
 def test_a_raw_pair_is_cropped_but_not_blanked(raw):
     del raw["proc_data_path"]
     p = InspectRaw(**raw, seg_mask_map=dict(zip(Preprocess().seg_mask_map, (1, 2, 3), strict=True)))
