@@ -25,7 +25,7 @@ from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from synprep._core import arrays, files
+from synprep._core import arrays, files, text_table
 from synprep._core.arrays import Synapse
 from synprep._core.errors import counted, listed, printable
 
@@ -40,7 +40,10 @@ _THOUSANDS = "{x:,.0f}"
 
 
 def use_style(dark: bool = False) -> None:
-    """Set text sizes and colours of all figures; tables show long paths whole, and are aligned to the left.
+    """Set text sizes and colours of all figures, and how notebooks show tables.
+
+    Tables show long paths whole and are aligned to the left; their numbers of rows are left out, and what is
+    between two $ is not set as mathematics.
 
     Parameters
     ----------
@@ -63,16 +66,9 @@ def use_style(dark: bool = False) -> None:
         }
     )
     pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.html.use_mathjax", False)
     if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
-        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, _left_aligned)
-
-
-def _left_aligned(table: pd.DataFrame) -> str:
-    """HTML of a table, for notebooks, whose own style puts everything to the right."""
-    text = table.to_html(justify="left", max_rows=60, show_dimensions=True)
-    return text.replace("<td>", '<td style="text-align: left">').replace(
-        "<th>", '<th style="text-align: left">'
-    )
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, text_table.as_html)
 
 
 def save(path: str | os.PathLike, figure: Figure, numbers: Mapping[str, Any] | None = None) -> None:
@@ -103,7 +99,11 @@ def cutout(
     cutout_classes(left, classes["all sections"], report)
     cutout_histogram(middle, report)
     near_threshold(right, report)
-    below.suptitle("The sections nearest to the threshold, on both sides")
+    lacking = [
+        name for name, side in (("kept", False), ("blanked", True)) if side not in set(strip["is_blanked"])
+    ]
+    where = f"none is {lacking[0]}" if lacking else "on both sides"
+    below.suptitle(f"The sections nearest to the threshold, {where}")
     section_strip(below.subplots(1, 8), strip, voxel_size_xy_nm)
     return figure
 
@@ -112,7 +112,7 @@ def cutout_classes(ax: Axes, counts: pd.Series, report: Mapping[str, Any]) -> Ax
     """Draw how many sections are clean, partly cut out, and black: a column of `survey.cutout_classes`."""
     ax.barh(counts.index, counts, color=[_DATA if name == "clean" else _OTHER for name in counts.index])
     for row, count in enumerate(counts):
-        ax.annotate(f" {count:,} ({count / max(1, counts.sum()):.1%})", (count, row), va="center")
+        ax.annotate(f" {count:,} ({100 * count / max(1, counts.sum()):.1f} %)", (count, row), va="center")
     ax.set_xlim(0, 1.5 * max(1, counts.max()))  # room for the numbers
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -140,7 +140,7 @@ def near_threshold(ax: Axes, report: Mapping[str, Any]) -> Axes:
     label = f"threshold; {counts.sum():,} of {counted(report['n_sections'], 'section')} are here"
     ax.axvline(report["cutout_threshold"], color=_OTHER, linestyle="--", label=label)
     ax.set_xlim(right=min(edges[-1], 1.01))
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     return _finish_sections(ax, counts, "Near the threshold")
 
 
@@ -180,10 +180,12 @@ def intensity_histogram(ax: Axes, report: Mapping[str, Any], cutout_pixel_value:
     cutout_share, mean, std = shares[cutout_pixel_value], report["kept_mean"], report["kept_std"]
     imaged = np.where(np.arange(256) == cutout_pixel_value, 0, shares)
     ax.stairs(imaged, np.arange(257) - 0.5, fill=True, color=_DATA, label="imaged pixels")
-    ax.bar(cutout_pixel_value, cutout_share, 1, color=_OTHER, label=f"cutout pixels: {cutout_share:.3%}")
+    ax.bar(
+        cutout_pixel_value, cutout_share, 1, color=_OTHER, label=f"cutout pixels: {100 * cutout_share:.3f} %"
+    )
     label = f"mean {mean:.1f}, standard deviation {std:.1f}"
     ax.axvline(mean, color=plt.rcParams["text.color"], linestyle="--", label=label)
-    ax.axvspan(mean - std, mean + std, color="gray", alpha=0.25)
+    ax.axvspan(mean - std, mean + std, color="gray", alpha=0.25, zorder=0)
     title = f"Intensity, {_over(report['kept_n_sections_used'], 'kept section', report)}"
     return _finish_shares(ax, title, "Share of pixels")
 
@@ -219,8 +221,8 @@ def ratio_histogram(ax: Axes, report: Mapping[str, Any]) -> Axes:
     n_beyond = np.sum((ratios < edges[0]) | (ratios > edges[-1]))
     label = "section pairs" + (f" ({n_beyond} beyond, in the outer bins)" if n_beyond else "")
     ax.hist(ratios.clip(edges[0], edges[-1]), edges, color=_DATA, label=label)
-    ax.axvline(median, color=_OTHER, linestyle="--", label=f"median {median:.4f}")
-    ax.axvspan(low, high, color="gray", alpha=0.25, label=f"5 to 95%: {low:.4f} to {high:.4f}")
+    ax.axvline(median, color=_OTHER, linestyle="--", label=f"median {median:.4f}", **_on_data())
+    ax.axvspan(low, high, color="gray", alpha=0.25, zorder=0, label=f"5 to 95 %: {low:.4f} to {high:.4f}")
     title = f"Variation of brightness, {_over(report['n_section_pairs'], 'section pair', report)}"
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     xlabel = "Mean intensity of a section / of the next one"
@@ -249,7 +251,8 @@ def mean_along_z(ax: Axes, sections: pd.DataFrame, n_chunks: int = 5) -> Axes:
         height = np.full(len(blanked), 0.03 + 0.04 * number)  # a row of marks for each chunk
         ax.plot(blanked, height, color=colour, transform=ax.get_xaxis_transform(), **mark)
     ax.margins(y=0.3)  # room for marks
-    ax.plot([], [], color="gray", label="blanked section", **mark)
+    if any(rows["is_blanked"].any() for _, rows in shown):
+        ax.plot([], [], color="gray", label="blanked section", **mark)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     title = f"Brightness along z, {counted(len(shown), 'chunk')}"
     return _finish(ax, title, "Section (z)", "Mean intensity\n(grey level, imaged pixels)", n_columns=3)
@@ -292,9 +295,8 @@ def neighbour_changes(ax: Axes, record: Mapping[str, Any], what: str) -> Axes:
         _withheld(ax, half_width)
     else:
         label = f"model: slopes 1 ± {half_width['value']:.4f}"
-        ax.plot(
-            100 * np.asarray(model["log_ratio"]), model["n"], "--", color=_OTHER, linewidth=2, label=label
-        )
+        log_ratio = 100 * np.asarray(model["log_ratio"])
+        ax.plot(log_ratio, model["n"], "--", color=_OTHER, linewidth=2, label=label, **_on_data())
     ax.set_ylim(0)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     title = f"{what.capitalize()}, {_over(record['neighbours']['n_section_pairs'], 'pair', record)}"
@@ -419,6 +421,11 @@ def _background() -> str:
     return plt.rcParams["axes.facecolor"]
 
 
+def _on_data() -> dict[str, Any]:
+    """What makes a line stand out from bars that are as bright."""
+    return {"path_effects": [Stroke(linewidth=4, foreground=_background()), Normal()]}
+
+
 def _literal(text: str) -> str:
     """Text from data, drawn as it is: no mathematics for its $, and in a legend whatever it begins with."""
     blank = " " if text.startswith("_") else ""
@@ -430,18 +437,18 @@ def _over(n: int, noun: str, report: Mapping[str, Any]) -> str:
 
 
 def _finish(ax: Axes, title: str, xlabel: str, ylabel: str, n_columns: int = 1) -> Axes:
-    """Set the texts, and put the legend below the axis, where it covers no data."""
+    """Set the texts, and put the legend, data before lines, below the axis, where it covers nothing."""
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    if ax.get_legend_handles_labels()[0]:
+    if handles := sorted(ax.get_legend_handles_labels()[0], key=lambda one: isinstance(one, Line2D)):
         below = ax.transAxes + ScaledTranslation(0, -50 / 72, ax.figure.dpi_scale_trans)
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
-        ax.legend(**place, ncols=n_columns, frameon=False)
+        ax.legend(handles=handles, **place, ncols=n_columns, frameon=False)
     return ax
 
 
 def _finish_shares(ax: Axes, title: str, ylabel: str) -> Axes:
     """Finish shares of pixels over the intensity."""
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
     ax.set_xlim(-2, 257)
     return _finish(ax, title, "Intensity (grey level, 0 to 255)", ylabel, n_columns=3)
 

@@ -515,7 +515,7 @@ def check(
     return record
 
 
-def as_table(record: Record) -> pd.DataFrame:
+def as_table(record: Record) -> pd.DataFrame | None:
     """Parameters that are not as by default, as a person would want to see them.
 
     Parameters
@@ -525,10 +525,10 @@ def as_table(record: Record) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame
+    DataFrame or None
         One row per parameter that differs from its default, and of a mapping one per key that does; index
-        `parameter`, column `value`; paths inside the project are relative to it. A single row says so if none
-        differs.
+        `parameter`, column `value`; paths inside the project are relative to it. None if none differs, so
+        that a notebook shows nothing.
     """
     rows, default = {}, type(record)()
     for name, (_, _, facts) in _declared(type(record)).items():
@@ -538,8 +538,7 @@ def as_table(record: Record) -> pd.DataFrame:
             rows |= {f"{name}: {key}": str(one) for key, one in differing.items()}
         elif value != usual:
             rows[name] = str(_each_path(shown, value) if facts.path else value)
-    rows = rows or {"all": "as by default"}
-    return pd.DataFrame({"value": rows}).rename_axis("parameter")
+    return pd.DataFrame({"value": rows}).rename_axis("parameter") if rows else None
 
 
 def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts: int) -> None:

@@ -310,7 +310,7 @@ def scattered(areas: pd.DataFrame) -> str:
         (areas["largest_area_fraction"] < 0.5).sum(),
         areas["largest_area_fraction"].median(),
     )
-    text = f"Of the cutout pixels of a section {median:.1%} are one connected area "
+    text = f"Of the cutout pixels of a section {100 * median:.1f} % are one connected area "
     text += f"(median of {counted(len(areas), 'partly cut section')} that were read again)."
     if n_scattered:
         text += (
@@ -405,10 +405,10 @@ def variation_report(surveyed: Surveyed) -> dict[str, Any]:
 
 
 def variation_table(report: dict[str, Any]) -> pd.DataFrame:
-    """One column of numbers of a variation report: how many ratios, their mean, std and percentiles."""
+    """One column of numbers of a variation report: mean, std and percentiles of the ratios."""
     percentiles = {f"{q} %": value for q, value in zip(_PERCENTILES, report["percentiles"], strict=True)}
     numbers = {"mean": report["mean"], "standard deviation": report["std"], **percentiles}
-    return pd.DataFrame({"ratio": {"section pairs": report["n_section_pairs"], **numbers}})
+    return pd.DataFrame({"ratio": numbers})
 
 
 def choose_example(pairs: Sequence[Pair], sampled: Sequence[Pair], p: SectionVariation) -> Pair:

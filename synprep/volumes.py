@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from synprep._core import cut, execution, problems, synapse_table, tables
+from synprep._core import cut, execution, problems, synapse_table, tables, text_table
 from synprep._core import preflight as _preflight
 from synprep._core.chunk import Pairing, sample
 from synprep._core.errors import PairingError, listed
@@ -150,7 +150,7 @@ class Preflight:
 
     def _repr_html_(self) -> str:
         """What Jupyter shows: a column per layer, a row per check, and warnings."""
-        tables = self.as_table().T.to_html(), self.checks_table().to_html()
+        tables = text_table.as_html(self.as_table().T), text_table.as_html(self.checks_table())
         return "\n".join([*tables, *(f"<p>{html.escape(warning)}</p>" for warning in self.warnings)])
 
     def as_table(self) -> pd.DataFrame:
@@ -159,7 +159,7 @@ class Preflight:
 
     def checks_table(self) -> pd.DataFrame:
         """A row per check of the sample: columns `passed`, `of` and `share`."""
-        rows = [(what, n, of, f"{n / of:.0%}") for what, (n, of) in self.checks.items()]
+        rows = [(what, n, of, f"{100 * n / of:.0f} %") for what, (n, of) in self.checks.items()]
         return pd.DataFrame(rows, columns=["check", "passed", "of", "share"]).set_index("check")
 
 
@@ -175,7 +175,7 @@ def _shown_layer(layer: dict[str, Any]) -> dict[str, str]:
         "voxel size (nm)": " x ".join(f"{size:g}" for size in layer["voxel_size_nm"]),
         "offset (nm)": ", ".join(f"{offset:g}" for offset in layer["offset_nm"]),
         **ranges,
-        "centres inside": f"{layer['centres_inside']:.1%}",
+        "centres inside": f"{100 * layer['centres_inside']:.1f} %",
     }
 
 

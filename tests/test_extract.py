@@ -297,7 +297,7 @@ def test_the_preflight_is_kept_beside_the_output(here, tmp_path, capsys, monkeyp
     p = Preprocess(volumes=volumes(), proc_data_path=str(tmp_path / "processed"))
     found = pairing.find(p)
     shown = pairing.preflight(p, found)
-    assert "presynaptic id within 500 nm" in repr(shown) and "100%" in shown._repr_html_()
+    assert "presynaptic id within 500 nm" in repr(shown) and "100 %" in shown._repr_html_()
     assert os.listdir(tmp_path / "processed") == [HIDDEN]
     line = capsys.readouterr().out.rsplit("\r", 1)[-1]
     monkeypatch.setattr(preflight, "examine", None)

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 
 from synprep import figures
+from synprep._core import text_table
 from synprep._core.arrays import Synapse
 
 
@@ -70,7 +72,7 @@ def test_intensity_histogram_shows_cutout_pixels_apart(ax):
     imaged, cutout = ax.patches[0].get_data().values, ax.containers[0][0]
     assert (imaged[0], imaged[100]) == (0, 0.75)
     assert (cutout.get_x() + cutout.get_width() / 2, cutout.get_height()) == (0, 0.25)
-    assert "cutout pixels: 25.000%" in texts(ax)
+    assert "cutout pixels: 25.000 %" in texts(ax)
     assert ax.get_title() == "Intensity, 1 kept section of 1 chunk"
 
 
@@ -150,6 +152,7 @@ def test_neighbour_changes_in_percent(ax):
     assert found.edges.tolist() == [-3, -1, 1, 3]
     assert found.values.tolist() == [1, 2, 2]
     assert ax.lines[0].get_xdata().tolist() == [-2, 0, 2]
+    assert ax.lines[0].get_path_effects()  # seen on bars that are as bright
     assert texts(ax) == ["section pairs", "model: slopes 1 ± 0.0100"]
     assert ax.get_title() == "Contrast, 5 pairs of 2 chunks"
 
@@ -163,7 +166,7 @@ def test_a_withheld_model_is_not_drawn_and_why(ax):
     record["numbers"] = {**RECORD["numbers"], "blanked_sections": numbers}
     figures.blanked_sections(ax, record)
     assert [line.get_xdata().size for line in ax.lines] == [0]
-    assert "model: withheld, a reason" in texts(ax)
+    assert texts(ax) == ["chunks", "model: withheld, a reason"]
     ax.clear()
     figures.neighbour_changes(ax, record, "brightness")
     assert [line.get_xdata().size for line in ax.lines] == [0]
@@ -184,7 +187,7 @@ def test_cutout_classes(ax):
     counts = pd.Series([1500, 500, 0], index=["clean", "partly cut", "wholly black"])
     figures.cutout_classes(ax, counts, {"n_sections": 2000, "synapse_ids": ["a"]})
     assert [bar.get_width() for bar in ax.patches] == [1500, 500, 0]
-    assert [text.get_text() for text in ax.texts] == [" 1,500 (75.0%)", " 500 (25.0%)", " 0 (0.0%)"]
+    assert [text.get_text() for text in ax.texts] == [" 1,500 (75.0 %)", " 500 (25.0 %)", " 0 (0.0 %)"]
     assert len({bar.get_facecolor() for bar in ax.patches}) == 2
 
 
@@ -218,6 +221,9 @@ def test_mean_along_z_marks_blanked_sections(ax):
     assert np.isnan(means.get_ydata()).tolist() == [False, True, False]
     assert marks.get_xdata().tolist() == [1]
     assert texts(ax) == ["a", "b", "blanked section"]
+    ax.clear()
+    figures.mean_along_z(ax, SECTIONS[2:])
+    assert texts(ax) == ["a", "b"]
 
 
 @pytest.fixture
@@ -406,6 +412,24 @@ def test_tables_of_notebooks_are_aligned_to_the_left(monkeypatch):
     assert shown["text/plain"].split() == ["value", "name", "a", "<b>"]
 
 
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        (pd.DataFrame({"a": [0.5, np.nan]}, index=["x", "y"]), ["y", "-"]),
+        (pd.DataFrame({"a": ["$p$"]}, index=pd.Index(["x"], name="id")), ["id", "a", "x", "$p$"]),
+        (pd.DataFrame({"a": [1.0, 2.0]}, index=[5, 9]), ["a", "1.0", "2.0"]),
+        (pd.DataFrame({"id": ["7"]}, index=pd.Index(["x"], name="id")), ["id", "id", "x", "7"]),
+    ],
+)
+def test_what_tables_of_notebooks_leave_out(table, row):
+    """Numbers of rows, a row for the index's name, NaN, their size; and $ are no mathematics."""
+    figures.use_style()
+    text = text_table.as_html(table)
+    shown = [*filter(None, re.sub(r"<style.*?</style>|<[^>]*>", "\n", text).split())]
+    assert shown[-len(row) :] == row
+    assert "mathjax_ignore" in text and "columns" not in text
+
+
 def test_the_figure_of_each_notebook(ax, strip):
     """Every part is on its own Axes."""
     classes = pd.DataFrame({"all sections": [7, 1], "kept sections": [3, 1]}, index=["clean", "partly cut"])
@@ -430,6 +454,15 @@ def test_the_figure_of_each_notebook(ax, strip):
     for figure, titles in drawn.items():
         assert [ax.get_title().split(", ")[0] for ax in figure.axes][: len(titles)] == titles
     assert next(iter(drawn)).axes[0].patches[0].get_width() == 7  # of all sections
+
+
+@pytest.mark.parametrize(
+    ("rows", "where"), [([0, 1], "on both sides"), ([0], "none is blanked"), ([1], "none is kept")]
+)
+def test_the_heading_of_the_strip_says_which_side_is_empty(ax, strip, rows, where):
+    classes = pd.DataFrame({"all sections": [7]}, index=["clean"])
+    heading = figures.cutout(CUTOUT, classes, strip.iloc[rows], 8.0).subfigs[1].get_suptitle()
+    assert heading == f"The sections nearest to the threshold, {where}"
 
 
 def test_a_figure_is_saved_with_its_numbers(tmp_path):

@@ -1,4 +1,6 @@
 import os
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -95,6 +97,12 @@ def test_what_does_not_pair_is_told_apart(find):
     assert [path.name for path in found.hidden] == [".keep", ".keep"]
     assert found.as_table()["count"].tolist() == [1, 1, 1, 3, 2]
     assert found.as_table()["examples"].tolist()[3:] == ["1_mask.npy, notes.txt, 3.npy", ".keep, .keep"]
+
+
+def test_a_table_of_files_only_where_some_are_not_paired(find):
+    found = replace(find(["em/1.npy", "mask/1_mask.npy"]), hidden=())
+    assert found.as_table() is None
+    assert replace(found, em_only={"2": Path("2.npy")}).as_table()["count"].tolist() == [1, 1]
 
 
 def test_one_folder_for_both(find):

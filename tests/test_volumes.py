@@ -413,9 +413,9 @@ def test_what_fits_passes_without_a_warning(look):
     assert result.warnings == []
     assert list(result.checks.values()) == [[20, 20]] * 3
     assert result.checks_table()["share"].to_dict() == {
-        "presynaptic id within 500 nm": "100%",
-        "postsynaptic id within 500 nm": "100%",
-        "cleft within 200 nm": "100%",
+        "presynaptic id within 500 nm": "100 %",
+        "postsynaptic id within 500 nm": "100 %",
+        "cleft within 200 nm": "100 %",
     }
 
 
@@ -434,7 +434,7 @@ def test_the_table_shows_the_layers(look):
         "x (nm)": "-80 to 1,520",
         "y (nm)": "0 to 2,400",
         "z (nm)": "40 to 2,440",
-        "centres inside": "100.0%",
+        "centres inside": "100.0 %",
     }
     assert table.loc["cleft", "volume"] == "precomputed://gs://bucket/cleft"
 
@@ -484,7 +484,7 @@ def test_layers_of_other_voxel_sizes_and_offsets_are_looked_at_in_nm(look):
 def test_a_centre_outside_of_the_segmentation_is_not_found(look):
     result = look(centres=[*CENTRES, (100_000, 400, 20), (-9, 400, 20)])
     assert all(n < 20 <= of for n, of in result.checks.values())
-    assert result.as_table()["centres inside"].tolist() == ["92.3%"] * 3
+    assert result.as_table()["centres inside"].tolist() == ["92.3 %"] * 3
 
 
 def test_nothing_inside_names_the_unit_that_would_fit(look):

@@ -155,8 +155,11 @@ class Pairing:
         """Number of EM files without mask and masks without EM."""
         return len(self.em_only) + len(self.mask_only)
 
-    def as_table(self) -> pd.DataFrame:
-        """Counts and examples, where there are any: columns `count` and `examples` (names)."""
+    def as_table(self) -> pd.DataFrame | None:
+        """Counts and examples, where there are any: columns `count` and `examples` (names).
+
+        None where all is paired, so that a notebook shows nothing.
+        """
         twice = [path for paths in self.claimed_twice.values() for path in paths]
         found = {
             "paired": (len(self.pairs), [pair.name for pair in self.pairs]),
@@ -172,7 +175,8 @@ class Pairing:
             found[f"{what} that cannot be used"] = len(self.problems), ids
         found["hidden files and folders"] = len(self.hidden), map(_name, self.hidden)
         rows = [(what, n, listed(names, 3)) for what, (n, names) in found.items() if n]
-        return pd.DataFrame(rows, columns=["what", "count", "examples"]).set_index("what")
+        table = pd.DataFrame(rows, columns=["what", "count", "examples"]).set_index("what")
+        return None if list(table.index) == ["paired"] else table
 
     def all_ids(self) -> set[str]:
         """Ids of all files, paired or not."""

@@ -1,4 +1,4 @@
-"""Tables that a person may have touched: CSV files, and what tells that one cannot be trusted."""
+"""Tables and people: CSV files that a person may have touched, and tables as notebooks show them."""
 
 import csv
 import difflib
@@ -217,3 +217,17 @@ def _misfit(fields: Sequence[str], header: Sequence[str], path: str | os.PathLik
     more = len(fields) > len(header)
     why = "does a value hold a comma without quotes?" if more else "is the file cut off?"
     return f"{path}: line {line} has {counted(len(fields), 'field')}, the header {len(header)}: {why}"
+
+
+def as_html(table: pd.DataFrame) -> str:
+    """HTML of a table for notebooks, whose own style puts everything to the right; nothing for NaN.
+
+    Rows that only have a number are shown without it; an index that has a name is the first column.
+    """
+    has_name = table.index.name is not None and table.index.name not in table.columns
+    is_numbered = table.index.name is None and pd.api.types.is_integer_dtype(table.index)
+    shown = table.reset_index() if has_name else table
+    text = shown.to_html(justify="left", max_rows=60, na_rep="-", index=not has_name and not is_numbered)
+    return text.replace("<td>", '<td style="text-align: left">').replace(
+        "<th>", '<th style="text-align: left">'
+    )
