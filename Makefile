@@ -53,9 +53,9 @@ notebooks: $(INSTALLED)
 	  $(NOTEBOOKS:%=notebooks/%.ipynb)
 	$(BIN)/python docs/make_pictures.py
 
-## clean: remove what runs and tests have written, and the environment
+## clean: remove the environment, demonstration data and what was made of them; other folders in data stay
 clean:
-	rm -rf .venv data out
+	rm -rf .venv out $(addprefix data/,demo ds1 ds2 merged volumes extracted)
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@echo "Installing into .venv; this takes a minute or two."

@@ -305,7 +305,8 @@ def _nothing_pairs(sources: Chunks, em_ids: Ids, mask_ids: Ids, pairing: Pairing
         lines.append(f"  {counted(len(pairing.hidden), 'hidden name')} passed over: {names}")
     if sources.raw_mask_data_path and (n_pairs := _n_exchanged(sources, em_ids, mask_ids)):
         folders = "raw_em_data_path and raw_mask_data_path seem to be exchanged"
-        lines.append(f"  {folders}: {counted(n_pairs, 'pair')} the other way round")
+        lines.insert(1, f"  {folders}: {counted(n_pairs, 'pair')} the other way round")
+        return "\n".join(lines)
     names = "raw_em_data_path, raw_mask_data_path, em_filename_pattern, mask_filename_pattern"
     return "\n".join([*lines, f"  change one of {names}"])
 

@@ -564,7 +564,9 @@ def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts
     print("chunks:", ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()))
     outputs = [name for name, (_, _, facts) in _declared(type(record)).items() if facts.path == "output"]
     print("results:", ", ".join(shown(getattr(record, name)) for name in outputs))
-    print("next:", _NEXT[type(record)])
+    print(
+        "next:", _NEXT[type(record)] if not failures else "what failed, below; then the same command goes on"
+    )
     has_come_out = any(list(counts.values())[:1])
     raise_failures(failures, getattr(record, "max_failures", 0) if has_come_out else 0)
 
@@ -719,7 +721,9 @@ def _missing(
     written = [path for path in paths if isinstance(path, str) and path]
     given = [resolve(path) for path in written if not find_problem(path)]
     missing = [path for path in given if path not in will_be_made and not exists(path)]
-    return [f"{name}: there is no {kind.removeprefix('input ')} {path}" for path in missing]
+    made = f" (preprocess makes it: run that first{', with this proc_data_path' * (name != 'meta_list')})"
+    hint = made if name in ("proc_data_path", "meta_list") else ""
+    return [f"{name}: there is no {kind.removeprefix('input ')} {path}{hint}" for path in missing]
 
 
 def _unknown(name: str, own: Iterable[str], known: Iterable[str]) -> str:

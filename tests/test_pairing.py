@@ -142,7 +142,8 @@ def test_without_mask_folder_every_em_file_is_surveyed(find):
 
 
 def test_folders_that_are_exchanged_are_called_so(find):
-    with pytest.raises(PairingError, match="seem to be exchanged: 2 pairs the other way round"):
+    second = "\n  raw_em_data_path and raw_mask_data_path seem to be exchanged: 2 pairs the other way round"
+    with pytest.raises(PairingError, match=f"^no EM file pairs with a mask file{second}"):
         find(["mask/1.npy", "em/1_mask.npy", "mask/2.npy", "em/2_mask.npy", "em/3_mask.npy"])
     with pytest.raises(PairingError) as caught:
         find(["one/1.npy", "two/2_mask.npy"], em="one", mask="two")

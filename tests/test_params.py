@@ -101,7 +101,12 @@ def test_bad_value(name, value, message):
             "-r passes text",
         ),
         (params.Preprocess, "scheduler", [], "scheduler must be text, not [] (put it in quotes)"),
-        (params.Preprocess, "scheduler", None, "scheduler must be text, not None"),
+        (
+            params.Preprocess,
+            "scheduler",
+            None,
+            "scheduler must be text, not None (in YAML an empty value, or a bare ~, is none)",
+        ),
     ],
 )
 def test_hints_are_given_where_they_fit(record_type, name, value, message):
@@ -155,14 +160,17 @@ def test_all_problems_are_found_together(tmp_path):
 
 def test_missing_tables_are_found(tmp_path):
     (line,) = problems(params.Merge, meta_list=[str(tmp_path / "meta.csv"), "data/ds1/processed/meta.csv"])
-    assert line == f"meta_list: there is no file {tmp_path / 'meta.csv'}"
+    assert (
+        line == f"meta_list: there is no file {tmp_path / 'meta.csv'} (preprocess makes it: run that first)"
+    )
 
 
 def test_a_processed_folder_is_an_output_of_one_notebook_and_an_input_of_others(tmp_path):
     folder = str(tmp_path / "processed")
     assert params.from_mapping(params.Preprocess, {"proc_data_path": folder}, MADE)
     (line,) = problems(params.Fingerprint, proc_data_path=folder)
-    assert line == f"proc_data_path: there is no folder {folder}"
+    hint = "(preprocess makes it: run that first, with this proc_data_path)"
+    assert line == f"proc_data_path: there is no folder {folder} {hint}"
 
 
 def test_merged_table_must_not_be_one_of_the_sources():
@@ -692,7 +700,7 @@ def test_a_notebook_ends_with_what_came_out(capsys):
     assert capsys.readouterr().out.splitlines() == [
         "chunks: 1,200 done, 3 with warnings, 1 failed",
         "results: data/demo/processed",
-        "next: inspect.ipynb",
+        "next: what failed, below; then the same command goes on",
     ]
     with pytest.raises(FailedChunksError, match="2 chunks failed"):
         params.conclude(p, {"7": "gone", "8": "gone"}, done=1)

@@ -42,7 +42,9 @@ def _type_message(value: Any, kind: type) -> str:
         return text + _number_hint(value)
     if isinstance(value, str) and kind is bool:
         return text + " (text; write true in YAML, True after papermill's -p)"
-    if kind is not str or value is None:
+    if value is None:
+        return f"{text} (in YAML an empty value, or a bare ~, is none)"
+    if kind is not str:
         return text
     is_number = isinstance(value, int | float)
     return f"{text} (put it in quotes)" + ("; papermill's -p makes numbers, -r passes text" * is_number)
