@@ -442,7 +442,7 @@ def test_a_pipe_that_takes_the_name_of_a_file_is_not_waited_for(tmp_path, zeros,
 
 
 def test_a_name_that_no_file_can_have(tmp_path):
-    with pytest.raises(ChunkError, match="file cannot be read: embedded null"):
+    with pytest.raises(ChunkError, match=r"file cannot be read: .*embedded null"):
         npy.read_header(f"{tmp_path}/a\0.npy")
 
 
