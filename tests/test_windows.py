@@ -14,7 +14,7 @@ from synprep import inspection, merge, pairing, params, preprocess
 from synprep._core import paths as core_paths
 
 WITHOUT = """
-import os, sys
+import asyncio, os, sys  # asyncio is another one there
 
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[name] = None
