@@ -202,8 +202,8 @@ def test_links_between_pages_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_commands_show_what_happens_and_keep_each_others_outputs(page):
     for block in re.findall("```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-        commands = [line.split() for line in block.splitlines() if "papermill notebooks/" in line]
-        outputs = [command[command.index("papermill") + 2] for command in commands]
+        commands = [line for line in block.splitlines() if "papermill notebooks/" in line]
+        outputs = [re.search(r"papermill \S+ (\S+)", command)[1] for command in commands]
         assert len({*outputs}) == len(outputs), block
         assert all("--log-output" in command for command in commands), block
 
