@@ -25,7 +25,6 @@ from synprep._core.errors import (
     TableError,
     counted,
     listed,
-    raise_failures,
 )
 from synprep._core.estimates import Chunks
 from synprep._core.npy import NpyFile
@@ -42,7 +41,6 @@ __all__ = [
     "configuration",
     "grouped",
     "load",
-    "raise_failures",
     "run",
     "save_configuration",
     "verdict",

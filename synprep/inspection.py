@@ -21,7 +21,7 @@ from synprep._core import arrays, chunk, execution, npy, pair_checks, problems, 
 from synprep._core.arrays import Synapse
 from synprep._core.chunk import Kept, RawPair
 from synprep._core.dataset import Dataset, load
-from synprep._core.errors import ChunkError, TableError, composed, counted, listed, raise_failures
+from synprep._core.errors import ChunkError, TableError, composed, counted, listed
 from synprep._core.npy import NpyFile
 from synprep._core.pair_checks import PairMeasures
 from synprep.pairing import Pair
@@ -38,7 +38,6 @@ __all__ = [
     "load_raw",
     "load_synapses",
     "quantities",
-    "raise_failures",
     "save_unusual",
     "tell",
     "unusual",

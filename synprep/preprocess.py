@@ -42,7 +42,6 @@ from synprep._core.errors import (
     counted,
     listed,
     printable,
-    raise_failures,
 )
 from synprep._core.paths import HIDDEN, shown
 from synprep._core.problems import Problem, grouped
@@ -59,7 +58,6 @@ __all__ = [
     "extract",
     "grouped",
     "plan",
-    "raise_failures",
     "run",
     "verify_arrays",
 ]
@@ -395,7 +393,7 @@ class Result:
     @property
     def failures(self) -> dict[str, str]:
         """Reason by synapse id for each chunk that could not be processed."""
-        return {one.synapse_id: one.text for one in self.problems if one.severity == "error"}
+        return problems.failures(self.problems)
 
     @property
     def tally(self) -> dict[str, int]:
@@ -621,7 +619,7 @@ class Extracted:
     @property
     def failures(self) -> dict[str, str]:
         """Reason by synapse id for each chunk that could not be cut."""
-        return {one.synapse_id: one.text for one in self.problems if one.severity == "error"}
+        return problems.failures(self.problems)
 
     @property
     def tally(self) -> dict[str, int]:

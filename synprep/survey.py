@@ -17,7 +17,6 @@ from synprep._core.errors import (
     composed,
     counted,
     listed,
-    raise_failures,
 )
 from synprep.params import CutoutHistogram, SectionVariation, Survey
 
@@ -31,7 +30,6 @@ __all__ = [
     "example_table",
     "intensity_report",
     "intensity_table",
-    "raise_failures",
     "run",
     "scattered",
     "strip",

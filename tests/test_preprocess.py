@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from synprep import pairing, preprocess
-from synprep._core import chunk, dataset, files, lock, npy, problems, record, tables
+from synprep._core import chunk, dataset, errors, files, lock, npy, problems, record, tables
 from synprep._core.errors import FailedChunksError, LockedError, OutputError, ParameterError, TableError
 from synprep._core.paths import HIDDEN
 from synprep.params import Preprocess
@@ -357,7 +357,7 @@ def test_what_is_written_is_read_and_what_is_printed_is_printable(names):
         shown = found.as_table(), problems.grouped(result.problems)
         printed += [text for table in shown if table is not None for text in table["examples"]]
         with pytest.raises(FailedChunksError) if result.failures else nullcontext() as caught:
-            preprocess.raise_failures(result.failures)
+            errors.raise_failures(result.failures)
         printed += str(caught.value).splitlines() if caught else []
         assert [text for text in printed if not is_printable(text)] == []
         assert run(p).counts["done"] == 0

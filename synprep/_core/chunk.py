@@ -274,7 +274,7 @@ def label_warnings(raw: RawPair, kept: Kept, seg_mask_map: Mapping[str, int]) ->
     said = ["cleft"] if any(one.kind == problems.NO_CLEFT for one in raw.warnings()) else []
     lacking = [name for name in absent if name not in (*removed, *said)]
     yield from (problems.warning(f"no {name} voxel", found) for name in lacking)
-    yield from (problems.warning(f"the crop removed all {name} voxels") for name in removed)
+    yield from (problems.warning(problems.REMOVED[name]) for name in removed)
     if sides := _sides(kept.tensor_cxyz[arrays.MASK_CHANNEL], arrays.CLEFT):
         kind = "the cleft touches the crop's edge, and may be cut off"
         yield problems.warning(kind, detail=", ".join(sides))

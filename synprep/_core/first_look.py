@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from synprep._core import arrays, chunk, npy
+from synprep._core import arrays, chunk, npy, problems
 from synprep._core.chunk import Pair
 from synprep._core.errors import ChunkError, ParameterError, listed
 from synprep._core.tables import VOLUME_COLUMNS, Entry
@@ -85,7 +85,7 @@ def _look_ahead(
             has_label=bool(kept.counts[[*arrays.LABELS]].any()),
             is_blanked=bool(arrays.describe_sections(kept.moments, cutout_threshold)["is_blanked"].all()),
             label_values=tuple(values.tolist()),
-            is_cropped=any(kind.startswith("the crop removed") for kind in kinds),
+            is_cropped=not {*kinds}.isdisjoint(problems.REMOVED.values()),
             is_exchanged=np.unique(kept.tensor_cxyz[0, ::8, ::8]).size <= _N_LABEL_VALUES < values.size,
         )
     return None

@@ -13,6 +13,7 @@ COLUMNS = ("synapse_id", "severity", "stage", "problem", "em_path", "mask_path")
 SEVERITIES = ("error", "unfit", "warning", "note")  # the worst first
 
 NO_CLEFT = "no cleft in the whole chunk"  # that was cut from volumes
+REMOVED = {name: f"the crop removed all {name} voxels" for name in ("presynaptic", "cleft", "postsynaptic")}
 
 # Parameters to look at, by the kind of a warning.
 _LABELS, _CROP = "seg_mask_map", "n_sections and axial_to_sagittal_spacing"
@@ -21,9 +22,7 @@ HINTS = {
     "no cleft voxel": _LABELS,
     "no postsynaptic voxel": _LABELS,
     "labels outside 0 to 3": _LABELS,
-    "the crop removed all presynaptic voxels": _CROP,
-    "the crop removed all cleft voxels": _CROP,
-    "the crop removed all postsynaptic voxels": _CROP,
+    **dict.fromkeys(REMOVED.values(), _CROP),
     "the cleft touches the crop's edge, and may be cut off": _CROP,
     "every section is blanked": "cutout_threshold and cutout_pixel_value",
 }
@@ -65,6 +64,11 @@ def reasons(outcomes: Mapping[str, object]) -> dict[str, str]:
     """Why items could not be used, by their name, from what was made of each or its ChunkError."""
     errors = {name: one for name, one in outcomes.items() if isinstance(one, ChunkError)}
     return {name: of_error(error).text for name, error in errors.items()}
+
+
+def failures(problems: Iterable[Problem]) -> dict[str, str]:
+    """Reason by synapse id for each chunk that could not be made."""
+    return {one.synapse_id: one.text for one in problems if one.severity == "error"}
 
 
 def table(problems: Iterable[Problem]) -> pd.DataFrame:
