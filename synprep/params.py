@@ -20,7 +20,7 @@ import yaml
 from synprep._core import volume_settings
 from synprep._core.arrays import MASK_KEYS
 from synprep._core.cells import assigned_names
-from synprep._core.errors import ParameterError, counted, listed, raise_failures
+from synprep._core.errors import FailedChunksError, ParameterError, counted, failure_lines, listed
 from synprep._core.paths import find_problem, resolve, shown
 from synprep._core.rules import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Rule, between, one_of, type_problem
 
@@ -557,18 +557,31 @@ def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts
     Raises
     ------
     FailedChunksError
-        If more chunks failed than are accepted, with their number and the first few reasons.
+        If more chunks failed than are accepted: the first few reasons, and then what is printed otherwise, so
+        that it stands below papermill's traceback.
     """
     failures = failures or {}
-    counts = {**counts, "failed": len(failures)}
-    print("chunks:", ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()))
-    outputs = [name for name, (_, _, facts) in _declared(type(record)).items() if facts.path == "output"]
-    print("results:", ", ".join(shown(getattr(record, name)) for name in outputs))
-    print(
-        "next:", _NEXT[type(record)] if not failures else "what failed, below; then the same command goes on"
-    )
     has_come_out = any(list(counts.values())[:1])
-    raise_failures(failures, getattr(record, "max_failures", 0) if has_come_out else 0)
+    is_accepted = len(failures) <= (getattr(record, "max_failures", 0) if has_come_out else 0)
+    counts = {**counts, "failed": len(failures)}
+    outputs = [name for name, (_, _, facts) in _declared(type(record)).items() if facts.path == "output"]
+    lines = [
+        *failure_lines(failures),
+        "chunks: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()),
+        "results: " + ", ".join(shown(getattr(record, name)) for name in outputs),
+        "next: " + (_NEXT[type(record)] if is_accepted else _mend(record, len(failures), has_come_out)),
+    ]
+    if not is_accepted:
+        raise FailedChunksError("\n".join(lines))
+    print(*lines, sep="\n")
+
+
+def _mend(record: Record, n_failures: int, has_come_out: bool) -> str:
+    """What to do when more chunks failed than are accepted."""
+    if not hasattr(record, "max_failures"):
+        return "the results are without what failed; mend or remove it, and run this again"
+    accept = f"; or accept it with max_failures {n_failures}" if has_come_out else ""
+    return f"mend or remove what failed (problems.csv names all), and run this again{accept}"
 
 
 def content(record: Record) -> dict[str, object]:

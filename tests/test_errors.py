@@ -19,18 +19,6 @@ def test_an_error_is_shown_as_its_message_alone():
     assert errors.ParameterError("a\n  b")._render_traceback_() == ["ParameterError: a\n  b"]
 
 
-def test_failures_are_raised_together_and_none_raises_nothing():
-    errors.raise_failures({})
-    with pytest.raises(errors.FailedChunksError, match=r"12 chunks failed(?s:.*)id0: bad(?s:.*)and 2 more"):
-        errors.raise_failures({f"id{i}": "bad" for i in range(12)})
-
-
-def test_accepted_failures_raise_nothing():
-    errors.raise_failures({"1": "bad", "2": "bad"}, max_failures=2)
-    with pytest.raises(errors.FailedChunksError, match="3 chunks failed"):
-        errors.raise_failures({"1": "bad", "2": "bad", "3": "bad"}, max_failures=2)
-
-
 def test_a_chunk_error_names_file_kind_and_detail():
     error = errors.ChunkError("not an npy file", "no magic", "a/b.npy")
     assert str(error) == "a/b.npy: not an npy file: no magic"

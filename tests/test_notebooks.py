@@ -162,9 +162,10 @@ def test_a_bad_chunk_is_raised_after_all_others_are_written(small, run, tmp_path
     for notebook in ("preprocess", "cutout_histogram"):
         result = run(notebook, small)
         assert result.returncode != 0
-        last = result.stderr.strip().splitlines()[-2:]
+        last = result.stderr.strip().splitlines()[-5:]
         assert last[0] == "FailedChunksError: 1 chunk failed; all others are done:"
         assert re.match(r"  1: not an npy file: 1\.npy: ", last[1])
+        assert [line.split(": ")[0] for line in last[2:]] == ["chunks", "results", "next"]
     files = sorted(os.listdir(tmp_path / "made" / "processed"))
     assert files == [".synprep", "007__2_4_4_5.npy", "meta.csv", "problems.csv", "run.json", "sections.csv"]
     assert json.loads((tmp_path / "made/reports/cutout_histogram.json").read_text())["synapse_ids"] == ["007"]
@@ -175,7 +176,7 @@ def test_all_chunks_bad(small, run, tmp_path):
         (tmp_path / "em" / f"{name}.npy").write_bytes(b"text")
     result = run("preprocess", {**small, "max_failures": 5})
     assert result.returncode != 0
-    last = result.stderr.strip().splitlines()[-3:]
+    last = result.stderr.strip().splitlines()[-6:]
     assert last[0] == "FailedChunksError: 2 chunks failed; all others are done:"
     assert "problems.csv" in os.listdir(tmp_path / "made" / "processed")
 
@@ -200,7 +201,7 @@ def test_verify_names_a_damaged_tensor(small, run, tmp_path):
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # what no resumed run would notice
     result = run("preprocess", {**small, "verify": True})
     assert result.returncode != 0
-    assert re.match("  1: .*_volume is not that of the table", result.stderr.strip().splitlines()[-1])
+    assert re.match("  1: .*_volume is not that of the table", result.stderr.strip().splitlines()[-4])
 
 
 def test_own_data_with_one_file_for_all_notebooks(small, run, tmp_path):
@@ -233,7 +234,7 @@ def test_a_fingerprint_of_own_data(write_pair, small, run, tmp_path):
     (tmp_path / "made" / "processed" / "1__2_8_8_5.npy").write_bytes(b"text")
     result = run("fingerprint", small)
     assert result.returncode != 0
-    last = result.stderr.strip().splitlines()[-2:]
+    last = result.stderr.strip().splitlines()[-5:]
     assert last[0] == "FailedChunksError: 1 chunk failed; all others are done:"
     assert last[1].strip().startswith("1: not an npy file: 1__2_8_8_5.npy")
     assert json.loads((reports / "fingerprint.json").read_text())["synapse_ids"] == ["007"]

@@ -695,18 +695,44 @@ def test_import_needs_neither_papermill_nor_jupyter():
 
 
 def test_a_notebook_ends_with_what_came_out(capsys):
-    p = params.Preprocess(max_failures=1)
-    params.conclude(p, {"7": "file is cut short: 7.npy"}, done=1200, with_warnings=3)
-    assert capsys.readouterr().out.splitlines() == [
-        "chunks: 1,200 done, 3 with warnings, 1 failed",
-        "results: data/demo/processed",
-        "next: what failed, below; then the same command goes on",
-    ]
-    with pytest.raises(FailedChunksError, match="2 chunks failed"):
-        params.conclude(p, {"7": "gone", "8": "gone"}, done=1)
-    assert "2 failed\nresults" in capsys.readouterr().out
     for record_type in params.RECORDS:  # all say where results are, and what comes next
-        params.conclude(record_type(), done=1)
-        lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == 3
+        params.conclude(record_type(), done=1200, with_warnings=3)
+        chunks, *lines = capsys.readouterr().out.splitlines()
+        assert chunks == "chunks: 1,200 done, 3 with warnings, 0 failed"
+        assert [line.split(": ")[0] for line in lines] == ["results", "next"]
         assert all(line.partition(": ")[2] for line in lines)
+
+
+def test_what_failed_and_was_accepted_is_named_above_it(capsys):
+    params.conclude(params.Preprocess(max_failures=1), {"7": "file is cut short: 7.npy"}, done=3)
+    assert capsys.readouterr().out.splitlines() == [
+        "1 chunk failed; all others are done:",
+        "  7: file is cut short: 7.npy",
+        "chunks: 3 done, 1 failed",
+        "results: data/demo/processed",
+        "next: inspect.ipynb",
+    ]
+
+
+MEND = "mend or remove what failed (problems.csv names all), and run this again"
+
+
+@pytest.mark.parametrize(
+    ("record", "n_done", "after"),
+    [
+        (params.Preprocess(max_failures=1), 3, f"{MEND}; or accept it with max_failures 12"),
+        (params.Preprocess(max_failures=99), 0, MEND),  # nothing came out
+        (params.Extract(), 3, f"{MEND}; or accept it with max_failures 12"),
+        (params.Inspect(), 3, "the results are without what failed; mend or remove it, and run this again"),
+    ],
+)
+def test_more_failures_than_are_accepted_end_in_one_error(record, n_done, after, capsys):
+    with pytest.raises(FailedChunksError) as caught:
+        params.conclude(record, {f"id{n}": "bad" for n in range(12)}, done=n_done)
+    head, *failed, more, chunks, results, last = str(caught.value).splitlines()
+    assert head == "12 chunks failed; all others are done:"
+    assert failed == [f"  id{n}: bad" for n in range(10)]
+    assert (more, chunks) == ("  and 2 more", f"chunks: {n_done} done, 12 failed")
+    assert results.startswith("results: data/")
+    assert last == f"next: {after}"
+    assert capsys.readouterr().out == ""  # a terminal shows the error last, below papermill's traceback

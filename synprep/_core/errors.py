@@ -96,23 +96,11 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def raise_failures(failures: Mapping[str, str], max_failures: int = 0) -> None:
-    """Raise one short error if too many chunks failed.
-
-    Parameters
-    ----------
-    failures : mapping of str to str
-        Reason by synapse id.
-    max_failures : int
-        How many failures are accepted.
-
-    Raises
-    ------
-    FailedChunksError
-        With the number of failed chunks and the first few reasons.
-    """
-    if len(failures) > max_failures:
-        lines = [f"  {synapse_id}: {reason}" for synapse_id, reason in list(failures.items())[:10]]
-        more = [f"  and {len(failures) - 10} more"] if len(failures) > 10 else []
-        head = f"{counted(len(failures), 'chunk')} failed; all others are done:"
-        raise FailedChunksError("\n".join([head, *lines, *more]))
+def failure_lines(failures: Mapping[str, str]) -> list[str]:
+    """Say how many chunks failed, and why the first few did, by synapse id; nothing if none did."""
+    if not failures:
+        return []
+    head = f"{counted(len(failures), 'chunk')} failed; all others are done:"
+    lines = [f"  {synapse_id}: {reason}" for synapse_id, reason in list(failures.items())[:10]]
+    more = [f"  and {len(failures) - 10} more"] if len(failures) > 10 else []
+    return [printable(line) for line in (head, *lines, *more)]
