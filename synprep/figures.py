@@ -310,9 +310,12 @@ def _withheld(ax: Axes, number: Mapping[str, Any]) -> None:
 
 
 def contact_sheet(synapses: Sequence[Synapse], title: str) -> Figure:
-    """Draw synapses, four in a row, and one legend of the labels below."""
-    n_rows = max(1, math.ceil(len(synapses) / 4))
-    figure, axes = plt.subplots(n_rows, 4, figsize=(18, 5 * n_rows), squeeze=False)
+    """Draw synapses, four in a row (fewer are larger), and one legend of the labels below."""
+    n_columns = min(4, len(synapses)) or 4
+    n_rows = math.ceil(len(synapses) / n_columns) or 1
+    width = min(9, 18 / n_columns)
+    size = (n_columns * width, n_rows * (width + 0.5))
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, one in zip(axes.flat, synapses, strict=False):

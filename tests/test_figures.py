@@ -328,6 +328,15 @@ def test_contact_sheet(ax, one):
     assert figure.get_suptitle() == "title"
 
 
+@pytest.mark.parametrize(
+    ("n", "panels", "inches"),
+    [(1, 1, (9, 9.5)), (2, 2, (18, 9.5)), (3, 3, (18, 6.5)), (4, 4, (18, 5)), (5, 8, (18, 10))],
+)
+def test_few_synapses_are_drawn_larger(n, panels, inches, ax, one):
+    figure = figures.contact_sheet([one] * n, "title")
+    assert (len(figure.axes), tuple(figure.get_size_inches())) == (panels, inches)
+
+
 def test_a_contact_sheet_of_nothing(ax):
     assert len(figures.contact_sheet([], "title").axes) == 4
 
