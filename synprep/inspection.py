@@ -46,7 +46,7 @@ __all__ = [
 # Beyond the quartiles by this many times their distance: "far out" of J. W. Tukey, Exploratory Data Analysis,
 # 1977; taken of logarithms, since volumes spread over decades.
 _FAR_OUT = 3.0
-_MANY_BLANKED = 0.25  # of the sections of a chunk
+_MANY_BLANKED = 1 / 4  # of the sections of a chunk
 _BLANKED = "blanked sections"
 _CHECKED = ("n_sections", "n_kept_sections", "warnings", "not_measured")  # beside what is measured
 _NEUROGLANCER = "https://neuroglancer-demo.appspot.com/#!"
@@ -338,7 +338,7 @@ def unusual(data: Dataset) -> pd.DataFrame:
     n_sections = data.sections.groupby("synapse_id").size().reindex(found.index, fill_value=0)
     many = found[_BLANKED][found[_BLANKED] > _MANY_BLANKED * n_sections]
     parts = [_far_out(column) for _, column in found.drop(columns=_BLANKED).items()]
-    parts.append(_named(many, f"more than {_MANY_BLANKED:.0%} of the sections"))
+    parts.append(_named(many, "more than a quarter of the sections"))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -94,7 +94,7 @@ def test_unusual_synapses_are_named():
     assert found[["synapse_id", "quantity", "why"]].to_numpy().tolist() == [
         ["6", "cleft volume (µm³)", "none"],
         ["5", "cleft volume (µm³)", "far from the others"],
-        ["3", "blanked sections", "more than 25% of the sections"],
+        ["3", "blanked sections", "more than a quarter of the sections"],
     ]
     assert found["value"].tolist() == pytest.approx([0, 1e-3, 3])
 
