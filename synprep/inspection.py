@@ -218,7 +218,7 @@ def _volumes_text(volumes_um3: Sequence[float]) -> str:
 
 
 def tell(checks: pd.DataFrame) -> list[str]:
-    """Say in lines what `load_raw` has found: what the crop keeps, warnings, and what was not measured.
+    """Say in lines what `load_raw` has found: counts, what the crop keeps, warnings, what was not measured.
 
     Parameters
     ----------
@@ -228,22 +228,22 @@ def tell(checks: pd.DataFrame) -> list[str]:
     Returns
     -------
     list of str
-        The last line counts pairs: those with warnings, those of which something could not be measured, and
+        The first line counts pairs: those with warnings, those of which something could not be measured, and
         those that are neither.
     """
-    counts = checks[["n_kept_sections", "n_sections"]].value_counts()
+    has_warning, is_lacking = (checks[name].map(bool).to_numpy(bool) for name in _CHECKED[2:])
+    n_good = int((~has_warning & ~is_lacking).sum())
     lines = [
+        f"{counted(len(checks), 'pair')}: {n_good} without warnings, {has_warning.sum()} with warnings, "
+        f"{(is_lacking & ~has_warning).sum()} without warnings but not wholly measured"
+    ]
+    counts = checks[["n_kept_sections", "n_sections"]].value_counts()
+    lines += [
         f"the crop keeps {kept} of {n} sections: {counted(times, 'pair')}"
         for (kept, n), times in counts.items()
     ]
     for name, said in (("warnings", ""), ("not_measured", "not measured: ")):
         lines += [f"{one}: {said}{text}" for one, texts in checks[name].items() for text in texts]
-    has_warning, is_lacking = (checks[name].map(bool).to_numpy(bool) for name in _CHECKED[2:])
-    n_good = int((~has_warning & ~is_lacking).sum())
-    lines.append(
-        f"{counted(len(checks), 'pair')}: {n_good} without warnings, {has_warning.sum()} with warnings, "
-        f"{(is_lacking & ~has_warning).sum()} without warnings but not wholly measured"
-    )
     return lines
 
 
