@@ -345,7 +345,7 @@ def synapse(ax: Axes, one: Synapse) -> Axes:
     side = max(depth, _zoom(ax, one, corner))
     ax.set(xlim=(0, corner[0] + side), ylim=(corner[1] + side, 0), aspect="equal", anchor="NW")
     ax.set_axis_off()
-    _fit_names(ax, depth)
+    _fit_names(ax, width, depth)
     lines = (*one.caption[:1], one.warning) if one.warning else one.caption[:2]
     size = min(12, _cell_points(ax)[0] / (0.54 * max(10, *map(len, lines))))  # so wide is a character
     style = {"fontsize": size, "color": _OTHER} if one.warning else {"fontsize": size}
@@ -390,7 +390,8 @@ def distribution(ax: Axes, values: pd.Series, unusual: pd.DataFrame) -> Axes:
         at_none = _logarithmic(ax, 1000 * values)
         at, name = (1000 * at).where(at > 0, at_none), name.replace("µm³", "10⁻³ µm³")
     for why, rows in marks.groupby("why", sort=False):
-        label = f"{why}: {_literal(listed(rows['synapse_id'], 3))}"
+        lines = textwrap.wrap(f"{why}: {listed(rows['synapse_id'], 3)}", 50, break_long_words=False)
+        label = "\n".join(map(_literal, lines))
         ax.plot(at[rows.index], np.zeros(len(rows)), "^", color=_OTHER, clip_on=False, label=label)
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.yaxis.set_major_formatter(_THOUSANDS)
@@ -504,14 +505,18 @@ def _zoom(ax: Axes, one: Synapse, corner: tuple[float, float]) -> float:
     return max(size)
 
 
-def _fit_names(ax: Axes, depth: float) -> None:
-    """Turn and shrink what is written on a thin plane along z, so that it stays inside."""
+def _fit_names(ax: Axes, width: float, depth: float) -> None:
+    """Turn and shrink what is written on narrow and on thin planes, so that it stays inside."""
     room = zip(_cell_points(ax), (ax.get_xlim(), ax.get_ylim()), strict=True)
-    thickness = depth * min(points / abs(high - low) for points, (low, high) in room)  # in points
-    for text in ax.texts[1:3]:
+    scale = min(points / abs(high - low) for points, (low, high) in room)  # points per µm
+    thickness = scale * depth
+    for text in ax.texts[1:3]:  # yz and xz
         text.set_fontsize(min(12, max(4, 0.7 * thickness)))
     if thickness < 60:
         ax.texts[1].set(rotation=90)
+    for text in ax.texts[0:3:2]:  # xy and xz
+        widest = scale * width / (0.6 * len(text.get_text()))  # so wide is a character
+        text.set_fontsize(max(4, min(text.get_fontsize(), widest)))
 
 
 def _cell_points(ax: Axes) -> np.ndarray:

@@ -337,6 +337,18 @@ def test_few_synapses_are_drawn_larger(n, panels, inches, ax, one):
     assert (len(figure.axes), tuple(figure.get_size_inches())) == (panels, inches)
 
 
+def test_names_on_narrow_planes_stay_inside(ax, one):
+    narrow = replace(
+        one, em_xyz=np.zeros((64, 160, 33), np.uint8), mask_xyz=np.zeros((64, 160, 33), np.uint8)
+    )
+    figure = figures.contact_sheet([narrow] * 4, "title")
+    figure.canvas.draw()
+    for text, image in zip(figure.axes[0].texts[:3], figure.axes[0].images, strict=True):
+        assert "(blanked)" in text.get_text()
+        assert text.get_window_extent().width <= image.get_window_extent().width + 1
+    plt.close(figure)
+
+
 def test_a_contact_sheet_of_nothing(ax):
     assert len(figures.contact_sheet([], "title").axes) == 4
 
@@ -371,6 +383,19 @@ def test_distribution(ax, values):
     else:
         assert ax.get_xlabel() == "Cleft volume (10⁻³ µm³)"
         assert ax.get_xscale() == "log"
+
+
+def test_long_ids_of_unusual_synapses_stay_inside():
+    synapse_ids = [f"86469113500010{n:05}" for n in range(9)]
+    quantities = pd.DataFrame({name: np.arange(1.0, 10) for name in "abcd"}, index=synapse_ids)
+    rows = [(one, "d", 3.0, "more than a quarter of the sections") for one in synapse_ids]
+    unusual = pd.DataFrame(rows, columns=["synapse_id", "quantity", "value", "why"])
+    figure = figures.distributions(quantities, unusual)
+    figure.canvas.draw()
+    legend = figure.axes[3].get_legend().get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.width
+    assert figure.axes[3].bbox.width > 0.35 * figure.bbox.width
+    plt.close(figure)
 
 
 def test_synapses_without_a_label_are_counted_beside_the_axis(ax):
