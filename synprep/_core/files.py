@@ -23,7 +23,6 @@ import numpy as np
 
 from synprep._core.errors import ChunkError, OutputError
 
-_BLOCK_BYTES = 4 << 20
 _NO_NAME = "synapse id makes no name that a file can have here"
 _NAME_ERRORS = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG)
 _IS_WINDOWS = os.name == "nt"
@@ -44,32 +43,39 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     path = Path(path)
     temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        _rename(temporary, path)
-    except OSError as error:
-        _remove_quietly(temporary)
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    except OutputError:
-        raise
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
     except BaseException:
         _remove_quietly(temporary)
         raise
+    with writing(path):
+        _take_name(temporary, path)
+
+
+@contextmanager
+def writing(path: str | os.PathLike, what: str = "written") -> Iterator[None]:
+    """Turn what goes wrong while a file is written, renamed or removed into an error about it."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be {what}: {error.strerror or error}") from error
 
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
 
 
-def _rename(temporary: Path, path: Path) -> None:
+def _take_name(temporary: Path, path: Path) -> None:
     try:
         os.replace(temporary, path)
     except PermissionError as error:
         raise OutputError(f"{path}: is in use by another program; the new file is {temporary}") from error
     except OSError as error:
+        _remove_quietly(temporary)
         if error.errno in _NAME_ERRORS:
             raise ChunkError(_NO_NAME, error.strerror, path) from error
         raise
@@ -171,9 +177,10 @@ def _existing(folder: str | os.PathLike) -> Path:
 
 def clean_up(*folders: str | os.PathLike) -> None:
     """Remove the temporary files that killed runs left in folders that no other run is writing to."""
-    for path in itertools.chain(*(Path(folder).glob(".*.tmp") for folder in folders)):
-        if re.fullmatch(r"\.\d+-[0-9a-f]{32}\.tmp", path.name):
-            _remove_quietly(path)
+    for folder in folders:
+        for path in Path(folder).glob(".*.tmp"):
+            if re.fullmatch(r"\.\d+-[0-9a-f]{32}\.tmp", path.name):
+                _remove_quietly(path)
 
 
 def sync_folder(folder: str | os.PathLike) -> None:
@@ -242,17 +249,11 @@ def copy_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
     """Copy a file, with its modification time."""
     with reading(source):
         status = os.stat(source)
+        content = read_bytes(source)
     with replacing(path) as file:
-        for block in _blocks(source):
-            file.write(block)
+        file.write(content)
     with suppress(OSError):  # the time only saves comparing bytes later
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _blocks(path: str | os.PathLike) -> Iterator[bytes]:
-    with reading(path), opened(path) as file:
-        while block := file.read(_BLOCK_BYTES):
-            yield block
 
 
 def link_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -283,7 +284,7 @@ def move_aside(path: str | os.PathLike) -> Path | None:
 
 def rename(path: str | os.PathLike, to: str | os.PathLike) -> None:
     """Give a file another name in its folder."""
-    with _moving(path):
+    with writing(path, "renamed or removed"):
         os.replace(path, to)
     sync_folder(Path(path).parent)
 
@@ -300,15 +301,6 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 def remove(path: str | os.PathLike) -> None:
     """Remove a file, if it is there."""
-    with _moving(path):
+    with writing(path, "renamed or removed"):
         Path(path).unlink(missing_ok=True)
     sync_folder(Path(path).parent)
-
-
-@contextmanager
-def _moving(path: str | os.PathLike) -> Iterator[None]:
-    """Say which file cannot be renamed or removed."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be renamed or removed: {error.strerror or error}") from error

@@ -164,13 +164,10 @@ def append_done(folder: str | os.PathLike, entry: Entry) -> None:
     lost when the power fails is done again.
     """
     path = Path(folder, HIDDEN, _RECORD)
-    try:
-        with open(path, "ab") as file:
-            before = file.tell()
-            file.write(_line(entry))
-            is_full = file.tell() // _SYNC_BYTES > before // _SYNC_BYTES
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    with files.writing(path), open(path, "ab") as file:
+        before = file.tell()
+        file.write(_line(entry))
+        is_full = file.tell() // _SYNC_BYTES > before // _SYNC_BYTES
     if is_full:
         sync_done(folder)
 
@@ -179,11 +176,8 @@ def sync_done(folder: str | os.PathLike) -> None:
     """Flush the names of tensors, then the record of those that are finished, to the disk."""
     path = Path(folder, HIDDEN, _RECORD)
     files.sync_folder(folder)
-    try:
-        with suppress(FileNotFoundError), open(path, "rb+") as file:
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    with files.writing(path), suppress(FileNotFoundError), open(path, "rb+") as file:
+        os.fsync(file.fileno())
     files.sync_folder(path.parent)
 
 
