@@ -35,6 +35,7 @@ def problems(record_type=params.Preprocess, **passed):
         ("cutout_threshold", 1.5, "must be from 0 to 1, not 1.5"),
         ("cutout_threshold", -0.1, "must be from 0 to 1"),
         ("cutout_threshold", float("nan"), "must be a finite number"),
+        ("cutout_threshold", 10**400, "must be a finite number"),
         ("cutout_threshold", True, "must be a number, not True"),
         ("cutout_threshold", None, "must be a number, not None"),
         ("cutout_pixel_value", 256, "must be from 0 to 255"),

@@ -1,6 +1,6 @@
 """What a value must be: its type, and rules beyond that; and how to say that it is not."""
 
-import math
+import sys
 from collections.abc import Callable
 from types import GenericAlias
 from typing import Any, get_args, get_origin
@@ -23,7 +23,8 @@ def type_problem(value: Any, hint: type | GenericAlias) -> str:
     """Say why a value does not fit a type hint; empty when it fits. An int is fine for a float."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return "" if math.isfinite(value) else f"must be a finite number, not {value}"
+        is_finite = abs(value) <= sys.float_info.max  # an int may be greater than any float
+        return "" if is_finite else f"must be a finite number, not {value}"
     wrong = not isinstance(value, (list, tuple) if kind is list else kind)
     if wrong or (kind is int and isinstance(value, bool)):
         return _type_message(value, kind)
