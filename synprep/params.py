@@ -22,7 +22,17 @@ from synprep._core.arrays import MASK_KEYS
 from synprep._core.cells import assigned_names
 from synprep._core.errors import FailedChunksError, ParameterError, counted, failure_lines, listed
 from synprep._core.paths import find_problem, resolve, shown
-from synprep._core.rules import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Rule, between, one_of, type_problem
+from synprep._core.rules import (
+    ANY,
+    AT_LEAST_1,
+    CHANNELS,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Rule,
+    between,
+    one_of,
+    type_problem,
+)
 
 __all__ = [
     "RECORDS",
@@ -53,7 +63,7 @@ __all__ = [
 class _Facts:
     """What there is to know of a parameter besides its name, type, meaning and default."""
 
-    rule: Rule = (lambda value: True, "")
+    rule: Rule = ANY
     path: Literal["", "input folder", "input file", "output", "file or address"] = ""
     empty: str = ""  # what 0 or an empty text stands for; without it, a text must not be empty
     decides: bool = False  # whether it decides what a tensor and its rows hold
@@ -70,10 +80,6 @@ _LABELS = (
         not value or (value.keys() == MASK_KEYS.keys() and len({*value.values()} & {*range(1, 256)}) == 3)
     ),
     f"must give {', '.join(MASK_KEYS)} three different values from 1 to 255, or be empty",
-)
-_CHANNELS = (
-    lambda value: value and all(channel and {*channel} <= {*range(256)} for channel in value),
-    "must be a list of non-empty lists of label values, such as [[1], [2], [3]]",
 )
 _SOME_VOLUMES = (lambda value: len(value) > 0, "must say what to cut chunks from")
 _SOME_TABLES = (lambda value: len(value) > 0, "must name at least one table")
@@ -242,7 +248,7 @@ class Preprocess(Chunks):
     output_channel_desc: Annotated[
         list[list[int]],
         "label values (1, 2, 3) of each channel when the EM is cut",
-        _Facts(_CHANNELS, decides=True),
+        _Facts(CHANNELS, decides=True),
     ] = field(default_factory=lambda: [[1], [2], [3]])
     resume: _Resume = True
     verify: Annotated[bool, "true: read every tensor again and compare it with the tables", _Facts()] = False

@@ -3,9 +3,10 @@
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import synprep
 from synprep._core import files
 from synprep._core.errors import TableError
 from synprep._core.paths import is_project
+from synprep._core.rules import ANY, CHANNELS, POSITIVE, Rule, between, type_problem
 
 _PASSING = ("versions", "commit", "started", "ended")  # of run.json: they differ between equal runs
 
@@ -23,11 +25,12 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """What preprocess or merge has written into `run.json`; a TableError if it is missing or wrong."""
     path, record = Path(folder, "run.json"), _read_record(folder)
     for name, value in (record["parameters"] | record).items():
-        if not _IS_RIGHT.get(name, lambda value: True)(value):
-            shown = json.dumps(value)[:80]
-            raise TableError(
-                f"{path}: {name} is {shown}, which cannot be: correct it, or run preprocess again"
-            )
+        hint, (accepts, rule) = _EXPECTED.get(name, (object, ANY))
+        is_of_type = not type_problem(value, hint)
+        if not is_of_type or not accepts(value):
+            why = f" ({rule})" if is_of_type else ""
+            said = f"{name} is {json.dumps(value)[:80]}, which cannot be{why}"
+            raise TableError(f"{path}: {said}: correct it, or run preprocess again")
     return record
 
 
@@ -35,7 +38,7 @@ def _read_record(folder: str | Path) -> dict[str, Any]:
     path = Path(folder, "run.json")
     try:
         record = files.read_json(path)
-        return record | {"parameters": dict(record["parameters"])}
+        return record | {"parameters": {**record["parameters"]}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a run record"
         raise TableError(f"{path}: {reason}; preprocess and merge write it beside meta.csv") from error
@@ -53,17 +56,9 @@ def lasting(run_json: Mapping[str, Any]) -> dict[str, Any]:
     """What `run.json` says, as read from a file, without what differs between runs that do the same."""
     lasts = {name: value for name, value in files.plain(run_json).items() if name not in _PASSING}
     counts = lasts.get("counts")
-    if isinstance(counts, dict) and _is_number(counts.get("done")) and _is_number(counts.get("skipped")):
+    if isinstance(counts, dict) and type(counts.get("done")) is type(counts.get("skipped")) is int:
         counts["finished"] = counts.pop("done") + counts.pop("skipped")
     return lasts
-
-
-def _is_number(value: Any, low: float = 0, high: float = 2**62) -> bool:
-    return type(value) in (int, float) and low <= value <= high
-
-
-def _is_label(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= 255
 
 
 def _is_time(value: Any) -> bool:
@@ -73,21 +68,20 @@ def _is_time(value: Any) -> bool:
         return False
 
 
-# Whether what is read back from `run.json` can be right, by its name; see `params` for rules of parameters.
-_IS_RIGHT: dict[str, Callable[[Any], bool]] = {
-    "voxel_size_xy_nm": lambda value: _is_number(value) and value > 0,
-    "axial_to_sagittal_spacing": lambda value: _is_number(value) and value > 0,
-    "cutout_threshold": lambda value: _is_number(value, 0, 1),
-    "cutout_pixel_value": _is_label,
-    "cut_intensity_with_seg_masks": lambda value: type(value) is bool,
-    "output_channel_desc": lambda value: (
-        type(value) is list
-        and len(value) > 0
-        and all(type(one) is list and len(one) > 0 and all(map(_is_label, one)) for one in value)
+# Type and rule of what `run.json` says, by its name. A merged set lacks what its sources do not share.
+_EXPECTED: dict[str, tuple[type | GenericAlias, Rule]] = {
+    "voxel_size_xy_nm": (float, POSITIVE),
+    "axial_to_sagittal_spacing": (float, POSITIVE),
+    "cutout_threshold": (float, between(0, 1)),
+    "cutout_pixel_value": (int, between(0, 255)),
+    "cut_intensity_with_seg_masks": (bool, ANY),
+    "output_channel_desc": (list[list[int]], CHANNELS),
+    "seg_mask_map": (
+        dict[str, int],
+        (lambda value: {*value.values()} <= {*range(256)}, "must give label values from 0 to 255"),
     ),
-    "seg_mask_map": lambda value: type(value) is dict and all(map(_is_label, value.values())),
-    "volumes": lambda value: type(value) is dict,
-    "ended": _is_time,
+    "volumes": (dict, ANY),
+    "ended": (object, (_is_time, "must be a time such as 2026-11-22T08:15:00+00:00")),
 }
 
 

@@ -9,6 +9,11 @@ Rule = tuple[Callable[[Any], bool], str]  # what a value must satisfy beyond its
 AT_LEAST_1 = (lambda value: value >= 1, "must be at least 1")
 POSITIVE = (lambda value: value > 0, "must be greater than 0")
 NOT_NEGATIVE = (lambda value: value >= 0, "must be 0 or more")
+CHANNELS = (
+    lambda value: value and all(channel and {*channel} <= {*range(256)} for channel in value),
+    "must be a list of non-empty lists of label values, such as [[1], [2], [3]]",
+)
+ANY = (lambda value: True, "")
 
 
 def between(low: int, high: int) -> Rule:
