@@ -137,9 +137,10 @@ def _is_of(row: dict[str, Any], is_blanked: Sequence[bool], **_: Sequence) -> bo
     synapse_id, name = row["synapse_id"], row["filename"]
     if len(row) == 2:
         return name == f"{synapse_id}.npy" and not is_blanked
-    shape = re.fullmatch(r"__\d+_\d+_\d+_(\d+)\.npy", name.removeprefix(synapse_id), re.ASCII)
-    is_whole = bool(shape) and name.startswith(synapse_id) and int(shape[1]) == len(is_blanked)
-    return is_whole and row["n_cutout_sections"] == sum(is_blanked)
+    said = tables.parsed_filename(name)
+    if not said or name != tables.filename(synapse_id, said[1]):
+        return False
+    return said[1][-1] == len(is_blanked) and row["n_cutout_sections"] == sum(is_blanked)
 
 
 def _warning(recorded: list | str) -> Problem:

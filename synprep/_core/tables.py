@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ _RANGES = {  # of the values of columns, by how their names begin; others are no
     **dict.fromkeys(("mean", "std"), (0, 255)),
 }
 MAY_LACK = ("mean", "std", "cleft_distance_nm")  # NaN, which is null in JSON
-_NAME = re.compile(r"([^/\\]*)__\d+_\d+_\d+_(\d{1,9})\.npy\Z")  # of a tensor: synapse id, number of sections
+_NAME = re.compile(r"([^/\\]*)__(\d{1,9})_(\d{1,9})_(\d{1,9})_(\d{1,9})\.npy\Z", re.ASCII)  # of a tensor
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ def filename(synapse_id: str, shape_cxyz: Sequence[int]) -> str:
     return f"{synapse_id}__{'_'.join(map(str, shape_cxyz))}.npy"
 
 
+def parsed_filename(name: str) -> tuple[str, tuple[int, ...]] | None:
+    """Synapse id and shape that the file name of a tensor says, in any folder; None if it says none."""
+    found = _NAME.search(name)
+    return found and (found[1], tuple(map(int, found.groups()[1:])))
+
+
 def meta_row(
     synapse_id: str, shape_cxyz: Sequence[int], volumes: Mapping[int, float], n_cutout_sections: int
 ) -> dict[str, str | float | int]:
@@ -108,8 +115,7 @@ def meta_row(
 
 def meta_table(rows: Iterable[Mapping[str, str | float | int]]) -> pd.DataFrame:
     """Metadata table, sorted by synapse id as text."""
-    rows = sorted(rows, key=lambda row: row["synapse_id"])
-    return pd.DataFrame(rows, columns=list(META_COLUMNS)).astype(META_COLUMNS)
+    return _sorted_by_id(rows, META_COLUMNS)
 
 
 def sections_table(columns: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFrame:
@@ -131,8 +137,12 @@ def sections_table(columns: Mapping[str, Mapping[str, Sequence]]) -> pd.DataFram
 
 def sources_table(rows: Iterable[Mapping[str, str | int | float]]) -> pd.DataFrame:
     """Table of what chunks were cut from, sorted by synapse id as text."""
+    return _sorted_by_id(rows, SOURCES_COLUMNS)
+
+
+def _sorted_by_id(rows: Iterable[Mapping[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
     rows = sorted(rows, key=lambda row: row["synapse_id"])
-    return pd.DataFrame(rows, columns=list(SOURCES_COLUMNS)).astype(SOURCES_COLUMNS)
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
@@ -255,15 +265,17 @@ def refuse_misfits(path: str | os.PathLike, meta: pd.DataFrame) -> None:
 
 def _misfit(synapse_id: str, name: str, n_cutout_sections: float) -> str:
     """Why a row of a table of chunks cannot be that of the file that it names; empty if it can."""
-    found, shown_id = _NAME.search(name), text_table.escaped(synapse_id)
+    shown_id = text_table.escaped(synapse_id)
     if not synapse_id or not name:
         return f"a row has no {'filename' if synapse_id else 'synapse_id'}: {shown_id}{name}"
-    if found and found[1] != synapse_id:
-        return f"synapse id {shown_id!r} has the file {name!r}: was the id changed by another program?"
-    if not found and synapse_id not in name and (why := text_table.changed(synapse_id)):
+    if said := parsed_filename(name):
+        named_id, (*_, n_sections) = said
+        if named_id != synapse_id:
+            return f"synapse id {shown_id!r} has the file {name!r}: was the id changed by another program?"
+        if n_cutout_sections > n_sections:
+            return f"n_cutout_sections of {shown_id} is {n_cutout_sections}, of {n_sections} sections"
+    elif synapse_id not in name and (why := text_table.changed(synapse_id)):
         return f"synapse id {shown_id!r}: {why}"
-    if found and n_cutout_sections > int(found[2]):
-        return f"n_cutout_sections of {shown_id} is {n_cutout_sections}, of {int(found[2])} sections"
     return ""
 
 

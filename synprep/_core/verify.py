@@ -5,7 +5,6 @@ What a model needs follows SynapseCLR's public code and configuration, which rea
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -126,8 +125,8 @@ def _require_tensor(header: npy.Header, filename: str) -> None:
     is_tensor = len(header.shape) == 4 and min(header.shape) > 0 and header.dtype == np.uint8
     if not is_tensor or header.is_fortran:
         raise ChunkError("not a uint8 array (c, x, y, z) in C order", found)
-    named = re.search(r"__(\d+)_(\d+)_(\d+)_(\d+)\.npy$", filename)
-    if named and tuple(map(int, named.groups())) != header.shape:
+    said = tables.parsed_filename(filename)
+    if said and said[1] != header.shape:
         raise ChunkError("not of the shape that its name says", found)
 
 
