@@ -28,6 +28,7 @@ _COMPANIONS = ("sections.csv", "run.json")  # beside the table of a whole data s
 _UNFINISHED = "a run of preprocess was stopped there, or is not over: run it to its end, then merge"
 _OWN_NAMES = "merged.json"  # names of the arrays that merges have put into a folder
 _PUTTING = {"hardlink": "Linking", "copy": "Copying"}
+_NOTHING = pd.DataFrame({"synapse_id": []}, dtype=str)  # a companion without rows
 _N_THREADS = 8  # that wait for headers, or for the state of files
 
 _Parameters = dict[str, dict[str, Any]]  # of preprocess, by path of the table
@@ -38,17 +39,21 @@ class _Source:
     """A table to merge and what stands beside it; the values of the tables are text, as in the files."""
 
     path: str
+    states: list[list[int] | None]  # of its files before they were read
     rows: pd.DataFrame  # of the table; after `_join`, those that are taken from it
-    sections: pd.DataFrame
-    sources: pd.DataFrame  # empty if its chunks were not cut from volumes
     run_json: dict[str, Any]  # its run.json; empty if there is none, or it is of another tool
     lack: str  # why this is not a whole data set; empty if it is
-    states: dict[str, list[int] | None]  # of its files before they were read
+    sections: pd.DataFrame  # of a whole data set
+    origins: pd.DataFrame  # its sources.csv; empty if its chunks were not cut from volumes
 
     @property
     def array_paths(self) -> list[str]:
         """Path of the array of each row."""
         return [os.path.join(dirname(self.path), name) for name in self.rows["filename"]]
+
+
+class _AloneError(Exception):
+    """Why a table is not that of a whole data set."""
 
 
 def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
@@ -109,8 +114,6 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
     known = {shown(source.path): source.run_json["parameters"] for source in used if source.run_json}
     array_paths = [path for source in used for path in source.array_paths]
     before = _refuse_folder(folder, name)
-    missing = [path for path in array_paths if not os.path.isfile(path)]
-    _refuse(TableError, missing, "file", "named in the tables not found")
     _refuse_parameters(known)
     is_reference = p.link_mode == "reference"
     shape = _refuse_kinds(used, array_paths, show_progress and is_reference)
@@ -135,94 +138,78 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
 def _read(path: str) -> _Source:
     """Read and check a table, and its companions as far as they are there."""
     folder, states = Path(path).parent, _states(path)
-    if not states[path] and record.done_state(folder):
+    if not os.path.exists(path) and record.done_state(folder):
         raise TableError(f"{path}: there is no such file, but finished chunks: {_UNFINISHED}")
-    rows, sections, sources = tables.read_table(path), pd.DataFrame(), pd.DataFrame()
+    rows = tables.read_table(path)
     text_table.indices(list(rows), ["filename"], path)
-    run_json, lack = _run_json(folder)
-    if not lack:
-        sections, lack = _companion(folder / "sections.csv", SECTION_COLUMNS)
-    lack = lack or _lacking(rows, META_COLUMNS, path)
-    if not lack and (folder / "sources.csv").exists():
-        sources, lack = _companion(folder / "sources.csv", ["synapse_id"])
-    if not lack:
-        tables.with_values(folder / "sections.csv", sections, SECTION_COLUMNS)
-        tables.with_values(folder / "sources.csv", sources, SOURCES_COLUMNS, SOURCES_COLUMNS)
+    run_json, lack, sections, origins = {}, "", _NOTHING, _NOTHING
+    try:
+        run_json = _run_json(folder)
+        sections, origins = _companions(path, rows)
+    except _AloneError as error:
+        lack = str(error).replace(str(folder), shown(folder))
     may_be_empty = META_COLUMNS if lack else ()
     tables.refuse_misfits(path, tables.with_values(path, rows, META_COLUMNS, may_be_empty))
     tables.refuse_cut(path, rows, None if lack else sections)
     _refuse_unfinished(path, rows, run_json)
-    lack = lack.replace(str(folder), shown(folder))
-    return _Source(path, rows, sections, sources, run_json, lack, states)
+    return _Source(path, states, rows, run_json, lack, sections, origins)
 
 
-def _states(path: str) -> dict[str, list[int] | None]:
-    """State of a table, and of what preprocess and merge write beside it, by path."""
+def _states(path: str) -> list[list[int] | None]:
+    """State of a table, and of what preprocess and merge write beside it."""
     folder = Path(path).parent
-    names = (*_COMPANIONS, "sources.csv")
-    return {one: files.state(one) for one in (path, *(str(folder / name) for name in names))} | {
-        str(folder / HIDDEN): record.done_state(folder)
-    }
+    names = (path, *_COMPANIONS, "sources.csv")
+    return [*(files.state(folder / name) for name in names), record.done_state(folder)]
 
 
-def _run_json(folder: Path) -> tuple[dict[str, Any], str]:
-    """Record of a source, and why there is none; one that is damaged is an error."""
+def _run_json(folder: Path) -> dict[str, Any]:
+    """Record of a source; one that is damaged is an error."""
     try:
         found = provenance.read_record(folder)
     except TableError as error:
-        if provenance.find_record(folder) or _is_damaged(folder / "run.json"):
-            raise
-        return {}, str(error)
-    lack = _lacking(found["parameters"], _MUST_AGREE, folder / "run.json")
-    return ({}, lack) if lack else (found, "")
+        if isinstance(error.__cause__, OSError | KeyError | TypeError):  # there is none, or of another tool
+            raise _AloneError(error) from error
+        raise
+    _require(found["parameters"], _MUST_AGREE, folder / "run.json")
+    return found
 
 
-def _is_damaged(path: Path) -> bool:
-    """Whether a file is there and no JSON, as one that was cut off."""
-    try:
-        files.read_json(path)
-    except ValueError:
-        return True
-    except OSError:
-        pass
-    return False
+def _companions(path: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sections of a whole data set, and what its chunks were cut from; damaged tables are an error."""
+    sections_path, origins_path = (Path(path).with_name(name) for name in ("sections.csv", "sources.csv"))
+    if not sections_path.exists():
+        raise _AloneError(f"{sections_path}: there is no such file")
+    sections, origins = text_table.read(sections_path), _NOTHING
+    _require(sections, SECTION_COLUMNS, sections_path)
+    _require(rows, META_COLUMNS, path)
+    if origins_path.exists():
+        origins = text_table.read(origins_path)
+        _require(origins, ["synapse_id"], origins_path)
+        tables.with_values(origins_path, origins, SOURCES_COLUMNS, SOURCES_COLUMNS)
+    tables.with_values(sections_path, sections, SECTION_COLUMNS)
+    return sections, origins
 
 
-def _companion(path: Path, columns: Iterable[str]) -> tuple[pd.DataFrame, str]:
-    """Table beside that of chunks, and why there is none; one that is damaged is an error."""
-    if not path.exists():
-        return pd.DataFrame(), f"{path}: there is no such file"
-    table = text_table.read(path)
-    return table, _lacking(table, columns, path)
-
-
-def _lacking(found: Iterable[str], names: Iterable[str], path: str | Path) -> str:
+def _require(found: Iterable[str], names: Iterable[str], path: str | Path) -> None:
     lacking = sorted(set(names) - set(found))
-    return f"{path} has no {listed(lacking)}" if lacking else ""
+    if lacking:
+        raise _AloneError(f"{path} has no {listed(lacking)}")
 
 
 def _refuse_unfinished(path: str, rows: pd.DataFrame, run_json: dict[str, Any]) -> None:
     """Refuse a table that lacks chunks which preprocess has finished since it was written."""
     folder = Path(path).parent
     unlisted = {*tables.unlisted_arrays(folder, rows["filename"])}
-    written_ns = _written_ns(folder, run_json)
-    if not unlisted or not written_ns:
+    if not unlisted or "ended" not in run_json:
         return
+    ended_ns = 1e9 * (datetime.fromisoformat(run_json["ended"]).timestamp() + 1)  # it is rounded down
+    written_ns = min(ended_ns, (files.state(folder / "run.json") or [0, 0])[1])  # a copy may be younger
     done = [entry for entry in record.read_done(folder).values() if entry.row["filename"] in unlisted]
     late = [entry.synapse_id for entry in done if entry.output[1] > written_ns]
     if late:
         raise TableError(
             f"{path}: lacks {counted(len(late), 'finished chunk')} ({listed(late)}): {_UNFINISHED}"
         )
-
-
-def _written_ns(folder: Path, run_json: dict[str, Any]) -> float:
-    """When a run of preprocess has written its record; 0 if that is not known."""
-    try:
-        ended = datetime.fromisoformat(run_json["ended"]).timestamp() + 1  # it is rounded down
-    except (KeyError, TypeError, ValueError):
-        return 0
-    return min(ended * 1e9, (files.state(folder / "run.json") or [0, 0])[1])  # a copy may be younger
 
 
 def _removed(source: _Source) -> str:
@@ -310,6 +297,8 @@ def _differing(known: _Parameters, names: Iterable[str]) -> dict[str, list[Any]]
 
 def _refuse_kinds(used: Sequence[_Source], array_paths: Sequence[str], show: bool) -> tuple[int, ...]:
     """Refuse damaged arrays, and several shapes or types; return the shape, empty if there is none."""
+    missing = [path for path in array_paths if not os.path.isfile(path)]
+    _refuse(TableError, missing, "file", "named in the tables not found")
     headers = dict(execution.attempt_all(npy.read_header, array_paths, "Reading headers", show, _N_THREADS))
     damaged = [headers[path] for path in array_paths if isinstance(headers[path], ChunkError)]
     _refuse(TableError, damaged, "file", "named in the tables cannot be used")
@@ -403,28 +392,36 @@ def _relative(path: str, folder: Path) -> str:
 
 def _sections(used: Sequence[_Source], shape: tuple[int, ...]) -> tuple[pd.DataFrame, str]:
     """Sections of the merged chunks, each from the source of its row; or why there are none."""
-    lacks, parts = [source.lack for source in used if source.lack], []
-    for source in () if lacks else used:
-        ids = source.rows["synapse_id"]
-        part = source.sections[source.sections["synapse_id"].isin(ids)]
-        n_sections = part["synapse_id"].value_counts().reindex(ids, fill_value=0)
+    parts = []
+    for source in used:
+        if source.lack:
+            return pd.DataFrame(), source.lack
+        part = _of_rows(source.sections, source)
+        n_sections = part["synapse_id"].value_counts().reindex(source.rows["synapse_id"], fill_value=0)
         short = [synapse_id for synapse_id, n in n_sections.items() if n != shape[-1]]
         if short:
-            lacks.append(f"sections.csv beside {shown(source.path)} is not whole for {listed(short)}")
+            return (
+                pd.DataFrame(),
+                f"sections.csv beside {shown(source.path)} is not whole for {listed(short)}",
+            )
         parts.append(part[list(SECTION_COLUMNS)])
-    return (pd.DataFrame(), lacks[0]) if lacks else (pd.concat(parts), "")
+    return pd.concat(parts), ""
 
 
 def _sources(used: Sequence[_Source]) -> dict[str, pd.DataFrame]:
     """What the merged chunks were cut from, if any was; empty for the others."""
-    if all(source.sources.empty for source in used):
+    if all(source.origins.empty for source in used):
         return {}
-    parts = []
-    for source in used:
-        known = source.sources.reindex(columns=list(SOURCES_COLUMNS)).astype(str)
-        known = known.set_index("synapse_id").reindex(source.rows["synapse_id"], fill_value="")
-        parts.append(known.reset_index())
-    return {"sources.csv": pd.concat(parts)}
+    ids = pd.concat([source.rows["synapse_id"] for source in used])
+    known = pd.concat([_of_rows(source.origins, source) for source in used]).fillna("")
+    columns = [name for name in SOURCES_COLUMNS if name != "synapse_id"]
+    known = known.set_index("synapse_id").reindex(ids, columns=columns, fill_value="")
+    return {"sources.csv": known.reset_index()}
+
+
+def _of_rows(table: pd.DataFrame, source: _Source) -> pd.DataFrame:
+    """Rows of a companion that are of the rows that are taken."""
+    return table[table["synapse_id"].isin(source.rows["synapse_id"])]
 
 
 def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], p: Merge) -> dict[str, Any]:
