@@ -185,6 +185,11 @@ def _companions(path: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFra
     if origins_path.exists():
         origins = text_table.read(origins_path)
         _require(origins, ["synapse_id"], origins_path)
+        twice = origins["synapse_id"][origins["synapse_id"].duplicated()]
+        if len(twice):
+            raise TableError(
+                f"{origins_path}: has more than one row of {listed(twice)}: take the wrong one out"
+            )
         tables.with_values(origins_path, origins, SOURCES_COLUMNS, SOURCES_COLUMNS)
     tables.with_values(sections_path, sections, SECTION_COLUMNS)
     return sections, origins

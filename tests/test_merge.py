@@ -426,6 +426,16 @@ class TestSources:
         with pytest.raises(TableError, match=r"x.meta\.csv: synapse id .*: export the table again"):
             join(x=text_table([synapse_id]).assign(filename="7.npy"))
 
+    def test_a_source_of_which_a_chunk_is_told_twice(self, run, folder, tables):
+        path = Path(tables[1]).with_name("sources.csv")
+        path.write_text("synapse_id,pre_id\n3,5\n3,6\n")
+        with pytest.raises(TableError, match=r"sources\.csv: has more than one row of 3: take"):
+            run()
+        assert not folder.exists()
+        path.write_text("synapse_id,pre_id\n3,5\n")
+        run()
+        assert read_table(folder / "sources.csv")["pre_id"].tolist() == ["", "", "5", "", ""]
+
     def test_ids_that_only_look_changed_are_those_of_their_files(self, join):
         assert join(x=text_table(["7.0", "=7"]))[0]["synapse_id"].tolist() == ["7.0", "=7"]
 
