@@ -4,7 +4,6 @@ import filecmp
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -27,7 +26,6 @@ _MAY_DIFFER = ("cutout_threshold", "cutout_pixel_value", "seg_mask_map")  # but 
 _COMPANIONS = ("sections.csv", "run.json")  # beside the table of a whole data set
 _UNFINISHED = "a run of preprocess was stopped there, or is not over: run it to its end, then merge"
 _OWN_NAMES = "merged.json"  # names of the arrays that merges have put into a folder
-_PUTTING = {"hardlink": "Linking", "copy": "Copying"}
 _NOTHING = pd.DataFrame({"synapse_id": []}, dtype=str)  # a companion without rows
 _N_THREADS = 8  # that wait for headers, or for the state of files
 
@@ -99,9 +97,7 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
     """
     started, folder = provenance.now(), Path(p.merged_meta_path).parent
     others = [one for one in map(dirname, p.meta_list) if os.path.realpath(one) != os.path.realpath(folder)]
-    with ExitStack() as stack:
-        for one in dict.fromkeys(others):
-            stack.enter_context(lock.read_locked(one))
+    with lock.read_locked(*dict.fromkeys(others)):
         return _merge(p, started, show_progress)
 
 
@@ -128,10 +124,10 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
         by_name = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
         contents = tables.contents(by_name)
+        if not is_reference:
+            _put(todo, p, show_progress)
         if todo or lasting(run_json) != lasting(before) or tables.differing(folder, contents):
-            notes += _write(p, sources, contents, run_json, todo, show_progress)
-    if not todo and not is_reference:
-        list(execution.track((), 0, _PUTTING[p.link_mode], show_progress))  # the same line as if there were
+            notes += _write(folder, sources, contents, run_json)
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 
 
@@ -145,7 +141,10 @@ def _read(path: str) -> _Source:
     run_json, lack, sections, origins = {}, "", _NOTHING, _NOTHING
     try:
         run_json = _run_json(folder)
-        sections, origins = _companions(path, rows)
+        _require(rows, META_COLUMNS, path)
+        sections = _companion(folder / "sections.csv", SECTION_COLUMNS, SECTION_COLUMNS)
+        if (folder / "sources.csv").exists():
+            origins = _origins(folder / "sources.csv")
     except _AloneError as error:
         lack = str(error).replace(str(folder), shown(folder))
     may_be_empty = META_COLUMNS if lack else ()
@@ -174,25 +173,28 @@ def _run_json(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _companions(path: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sections of a whole data set, and what its chunks were cut from; damaged tables are an error."""
-    sections_path, origins_path = (Path(path).with_name(name) for name in ("sections.csv", "sources.csv"))
-    if not sections_path.exists():
-        raise _AloneError(f"{sections_path}: there is no such file")
-    sections, origins = text_table.read(sections_path), _NOTHING
-    _require(sections, SECTION_COLUMNS, sections_path)
-    _require(rows, META_COLUMNS, path)
-    if origins_path.exists():
-        origins = text_table.read(origins_path)
-        _require(origins, ["synapse_id"], origins_path)
-        twice = origins["synapse_id"][origins["synapse_id"].duplicated()]
-        if len(twice):
-            raise TableError(
-                f"{origins_path}: has more than one row of {listed(twice)}: take the wrong one out"
-            )
-        tables.with_values(origins_path, origins, SOURCES_COLUMNS, SOURCES_COLUMNS)
-    tables.with_values(sections_path, sections, SECTION_COLUMNS)
-    return sections, origins
+def _companion(
+    path: Path,
+    columns: dict[str, str],
+    needed: Iterable[str],
+    may_be_empty: Iterable[str] = tables.MAY_LACK,
+) -> pd.DataFrame:
+    """Table beside that of chunks; one that is damaged is an error."""
+    if not path.exists():
+        raise _AloneError(f"{path}: there is no such file")
+    table = text_table.read(path)
+    _require(table, needed, path)
+    tables.with_values(path, table, columns, may_be_empty)
+    return table
+
+
+def _origins(path: Path) -> pd.DataFrame:
+    """What chunks were cut from, if they were; a merged table has rows that are empty."""
+    origins = _companion(path, SOURCES_COLUMNS, ["synapse_id"], SOURCES_COLUMNS)
+    twice = origins["synapse_id"][origins["synapse_id"].duplicated()]
+    if len(twice):
+        raise TableError(f"{path}: has more than one row of {listed(twice)}: take the wrong one out")
+    return origins
 
 
 def _require(found: Iterable[str], names: Iterable[str], path: str | Path) -> None:
@@ -397,20 +399,18 @@ def _relative(path: str, folder: Path) -> str:
 
 def _sections(used: Sequence[_Source], shape: tuple[int, ...]) -> tuple[pd.DataFrame, str]:
     """Sections of the merged chunks, each from the source of its row; or why there are none."""
-    parts = []
     for source in used:
-        if source.lack:
-            return pd.DataFrame(), source.lack
-        part = _of_rows(source.sections, source)
-        n_sections = part["synapse_id"].value_counts().reindex(source.rows["synapse_id"], fill_value=0)
-        short = [synapse_id for synapse_id, n in n_sections.items() if n != shape[-1]]
-        if short:
-            return (
-                pd.DataFrame(),
-                f"sections.csv beside {shown(source.path)} is not whole for {listed(short)}",
-            )
-        parts.append(part[list(SECTION_COLUMNS)])
-    return pd.concat(parts), ""
+        if lack := source.lack or _cut_sections(source, shape):
+            return pd.DataFrame(), lack
+    return pd.concat([_of_rows(source.sections, source)[[*SECTION_COLUMNS]] for source in used]), ""
+
+
+def _cut_sections(source: _Source, shape: tuple[int, ...]) -> str:
+    """Say which rows lack sections; empty if none does."""
+    ids = _of_rows(source.sections, source)["synapse_id"]
+    n_sections = ids.value_counts().reindex(source.rows["synapse_id"], fill_value=0)
+    short = [synapse_id for synapse_id, n in n_sections.items() if n != shape[-1]]
+    return f"sections.csv beside {shown(source.path)} is not whole for {listed(short)}" if short else ""
 
 
 def _sources(used: Sequence[_Source]) -> dict[str, pd.DataFrame]:
@@ -450,25 +450,37 @@ def _record(sources: list[_Source], known: _Parameters, shape: tuple[int, ...], 
     }
 
 
-def _write(
-    p: Merge,
-    sources: Iterable[_Source],
-    contents: dict[str, bytes],
-    run_json: dict,
-    todo: dict[str, str],
-    show: bool,
-) -> list[str]:
-    """Write everything; no table is there while the arrays that it describes are replaced."""
-    folder, is_update = Path(p.merged_meta_path).parent, "replace" in todo.values()
-    if is_update:
+def _put(todo: dict[str, str], p: Merge, show: bool) -> None:
+    """Link or copy arrays; no table is there while those that it describes are replaced."""
+    folder = Path(p.merged_meta_path).parent
+    if "replace" in todo.values():
         files.move_aside(p.merged_meta_path)
-    for companion in _COMPANIONS if is_update or not run_json else ():
-        files.remove(folder / companion)
+        _remove_companions(folder)
     if todo:
-        _put(todo, folder, p.link_mode, show)
+        own = sorted(_own_names(folder).union(map(basename, todo)))
+        files.save_json(folder / HIDDEN / _OWN_NAMES, {"files": own})
+    is_link = p.link_mode == "hardlink"
+    put, what = (files.link_file, "Linking") if is_link else (files.copy_file, "Copying")
+    work = execution.attempt_all(lambda path: put(path, folder / basename(path)), todo, what, show)
+    failed = [outcome for _, outcome in work if isinstance(outcome, ChunkError)]
+    files.sync_folder(folder)
+    _refuse(OutputError, failed, "file", "not copied")
+
+
+def _remove_companions(folder: Path) -> None:
+    for companion in _COMPANIONS:
+        files.remove(folder / companion)
+
+
+def _write(
+    folder: Path, sources: Iterable[_Source], contents: dict[str, bytes], run_json: dict[str, Any]
+) -> list[str]:
+    """Write the tables and their record; return what a person should know."""
     _refuse_changed(sources, folder)
     if run_json:  # first, since it says that the other files are of a merged set
         files.save_json(folder / "run.json", {**run_json, "ended": provenance.now()})
+    else:
+        _remove_companions(folder)
     return tables.save_tables(folder, contents)[0]
 
 
@@ -480,17 +492,6 @@ def _refuse_changed(sources: Iterable[_Source], folder: Path) -> None:
     if others:
         why = "while they were read: a run writes there; wait until it ends, then merge again"
         raise LockedError(f"{listed(map(shown, others))} or files beside have changed {why}")
-
-
-def _put(array_paths: Iterable[str], folder: Path, link_mode: str, show: bool) -> None:
-    """Link or copy arrays; each appears when it is whole, and replaces what was there."""
-    own = sorted(_own_names(folder).union(map(basename, array_paths)))
-    files.save_json(folder / HIDDEN / _OWN_NAMES, {"files": own})
-    put, what = files.link_file if link_mode == "hardlink" else files.copy_file, _PUTTING[link_mode]
-    work = execution.attempt_all(lambda path: put(path, folder / basename(path)), array_paths, what, show)
-    failed = [outcome for _, outcome in work if isinstance(outcome, ChunkError)]
-    files.sync_folder(folder)
-    _refuse(OutputError, failed, "file", "not copied")
 
 
 def _notes(lack: str, known: _Parameters, folder: Path, names: Iterable[str]) -> list[str]:

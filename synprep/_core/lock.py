@@ -64,23 +64,24 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 @contextmanager
-def read_locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep runs that write out of a folder while it is merged, where that can be done; nothing is written.
+def read_locked(*folders: str | os.PathLike) -> Iterator[None]:
+    """Keep runs that write out of folders while they are merged, where that can be done; nothing is written.
 
-    Raises a LockedError if one is writing to it.
+    Raises a LockedError if one is writing to any of them.
     """
     with ExitStack() as stack:
-        try:
-            import fcntl
+        for folder in folders:
+            try:
+                import fcntl
 
-            file = stack.enter_context(open(Path(folder, HIDDEN, _LOCK), "rb", opener=_without_waiting))
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(_busy(folder, Path(file.name))) from error
-        except (OSError, ImportError):  # no run was ever here; no such locks on this file system; Windows
-            pass
-        if (soft := Path(folder, HIDDEN, _SOFT_LOCK)).exists():
-            raise LockedError(_busy(folder, soft))
+                file = stack.enter_context(open(Path(folder, HIDDEN, _LOCK), "rb", opener=_without_waiting))
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LockedError(_busy(folder, Path(file.name))) from error
+            except (OSError, ImportError):  # no run was ever here; no such locks on this file system; Windows
+                pass
+            if (soft := Path(folder, HIDDEN, _SOFT_LOCK)).exists():
+                raise LockedError(_busy(folder, soft))
         yield
 
 
