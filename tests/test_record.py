@@ -153,7 +153,13 @@ NOT_CHUNKS = {
     .encode()
     .replace(b"[5, 6]", b"[" * 900 + b"]" * 900),
     "state is a mapping": changed("output", to={"a": 1}),
-    "state of mappings": changed("inputs", to=[{"a": {}}]),
+    "inputs are a mapping": changed("inputs", to={"a": {}}),
+    "state of raw pairs is short": json.dumps(
+        without_check(LINES["raw"]) | {"output": [[1, 2], [3]]}
+    ).encode(),
+    "state of raw pairs is that of a tensor": json.dumps(
+        without_check(LINES["raw"]) | {"output": [1, 2]}
+    ).encode(),
     "state is missing": changed("output", to=None),
     "state is short": changed("output", to=[5]),
     "state of text": changed("output", to=[5, "6"]),
@@ -232,6 +238,18 @@ def test_damage_in_a_run_is_mended(processed):
     again = run_preprocess(p)
     assert (again.counts["done"], again.counts["skipped"]) == (1, 1)
     pd.testing.assert_frame_equal(again.meta, result.meta)
+
+
+@pytest.mark.parametrize("inputs", [[], [{"a": {}}], [[1, 2], [3, "4"]], ["hash"]])
+def test_a_chunk_of_other_inputs_is_done_again(processed, inputs):
+    _, folder = processed
+    path = folder / HIDDEN / "record.jsonl"
+    lines = [without_check(line) for line in path.read_text().splitlines()]
+    lines[0]["inputs"] = inputs
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    p = Preprocess(**json.loads((folder / "run.json").read_text())["parameters"])
+    again = run_preprocess(p)
+    assert (again.counts["done"], again.counts["skipped"]) == (1, 1)
 
 
 def test_without_a_record_nothing_is_done(tmp_path):

@@ -98,8 +98,8 @@ def _entry(
     source: dict[str, Any] | None = None,
 ) -> Entry:
     """Finished chunk from the values of a line; an error if they cannot be those of one."""
-    _require(_fits("key", key, "str") and _is_state(inputs) and _is_state(output))
-    _require(len(row) == 2 or [*map(type, output)] == [int, int])
+    _require(_fits("key", key, "str") and type(inputs) is list)
+    _require(all([*map(type, state)] == [int, int] for state in (output if len(row) == 2 else [output])))
     _require(all(type(one) is list for one in (warnings, *sections.values())))
     _require(sections.keys() == SECTION_VALUES.keys() and len({*map(len, sections.values())}) == 1)
     columns = SECTION_VALUES.items()
@@ -124,12 +124,6 @@ def _fits(name: str, value: Any, dtype: str) -> bool:
 
 def _fits_row(row: dict[str, Any], columns: Mapping[str, str]) -> bool:
     return row.keys() == columns.keys() and all(_fits(name, row[name], columns[name]) for name in columns)
-
-
-def _is_state(value: list) -> bool:
-    """Whether a value can be the state of files, or what a chunk is cut by: lists of numbers and texts."""
-    items = [one for item in value for one in (item if type(item) is list else [item])]
-    return type(value) is list and all(type(one) in (int, float, str, type(None)) for one in items)
 
 
 def _is_of(row: dict[str, Any], is_blanked: Sequence[bool], **_: Sequence) -> bool:
