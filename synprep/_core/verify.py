@@ -66,11 +66,13 @@ def check(
     work = execution.attempt_all(examine, _rows(data), "Verifying", show_progress, n_workers, scheduler)
     found, shapes = [*_of_tables(data)], {}
     for row, outcome in work:
+        synapse_id = row["synapse_id"]
         if isinstance(outcome, ChunkError):
-            outcome = None, [Problem(kind=outcome.kind, detail=outcome.detail)]
-        shapes[row["synapse_id"]] = outcome[0]
-        found += [replace(problem, synapse_id=row["synapse_id"]) for problem in outcome[1]]
-    found += _of_shapes({synapse_id: shape for synapse_id, shape in shapes.items() if shape})
+            found.append(Problem(kind=outcome.kind, detail=outcome.detail, synapse_id=synapse_id))
+        else:
+            shapes[synapse_id], unfit = outcome
+            found += [replace(problem, synapse_id=synapse_id) for problem in unfit]
+    found += _of_shapes(shapes)
     return sorted(found, key=lambda one: (problems.SEVERITIES.index(one.severity), one.synapse_id, one.text))
 
 
