@@ -16,7 +16,6 @@ import pandas as pd
 from synprep._core import execution, files, lock, npy, provenance, record, tables, text_table
 from synprep._core.errors import ChunkError, LockedError, OutputError, TableError, counted, listed
 from synprep._core.paths import HIDDEN, shown
-from synprep._core.provenance import lasting
 from synprep._core.tables import META_COLUMNS, SECTION_COLUMNS, SOURCES_COLUMNS
 from synprep.params import Merge
 
@@ -126,7 +125,8 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         contents = tables.contents(by_name)
         if not is_reference:
             _put(todo, p, show_progress)
-        if todo or lasting(run_json) != lasting(before) or tables.differing(folder, contents):
+        is_recorded = provenance.lasting(run_json) == provenance.lasting(before)
+        if todo or not is_recorded or tables.differing(folder, contents):
             notes += _write(folder, sources, contents, run_json)
     return merged, notes + _notes(lack, known, folder, merged["filename"])
 
@@ -286,11 +286,8 @@ def _refuse(
 
 def _refuse_parameters(known: _Parameters) -> None:
     """Refuse chunks that do not mean the same: other channels, other spacing."""
-    meanings = {
-        path: values if values["cut_intensity_with_seg_masks"] else {**values, "output_channel_desc": "-"}
-        for path, values in known.items()
-    }
-    differing = _differing(meanings, (*_MUST_AGREE, "output_channel_desc"))
+    are_cut = all(values["cut_intensity_with_seg_masks"] for values in known.values())
+    differing = _differing(known, (*_MUST_AGREE, "output_channel_desc") if are_cut else _MUST_AGREE)
     if differing:
         lines = pd.DataFrame({"table": [*known], **differing}).astype(str)
         raise TableError(_with_lines("data sets made with different parameters do not make one:", lines))

@@ -597,11 +597,7 @@ class TestRefusals:
             ),
             (
                 {"cut_intensity_with_seg_masks": True, "output_channel_desc": [[1, 2, 3]]},
-                [
-                    ["cut_intensity_with_seg_masks", "output_channel_desc"],
-                    ["False", "-"],
-                    ["True", "[[1,", "2,", "3]]"],
-                ],
+                [["cut_intensity_with_seg_masks"], ["False"], ["True"]],
             ),
         ],
     )
