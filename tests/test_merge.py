@@ -751,7 +751,8 @@ class TestFiles:
 
         monkeypatch.setattr(os, "link", refuse)
         with pytest.raises(
-            OutputError, match=r"cannot be a hard link to .*cross-device link; set link_mode to"
+            OutputError,
+            match=r"cannot be a hard link to .* \(else set link_mode to copy\): .*cross-device link",
         ):
             run(link_mode="hardlink")
         assert sorted(os.listdir(folder)) == [HIDDEN]

@@ -258,16 +258,11 @@ def copy_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
 
 def link_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
     """Give a file a second name, a hard link; of a symbolic link, the file that it leads to."""
-    path = Path(path)
-    temporary = _temporary(path)
+    temporary = _temporary(Path(path))
     try:
-        os.link(os.path.realpath(source), temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(
-            f"{path}: cannot be a hard link to {source}: {reason}; set link_mode to copy"
-        ) from error
+        with writing(path, f"a hard link to {source} (else set link_mode to copy)"):
+            os.link(os.path.realpath(source), temporary)
+            os.replace(temporary, path)
     finally:
         _remove_quietly(temporary)  # renaming does nothing where both names are of one file already
 

@@ -226,9 +226,10 @@ def with_values(
     may_be_empty: Collection[str] = MAY_LACK,
 ) -> pd.DataFrame:
     """Table of text with the values of the columns that it has; one that cannot be is an error."""
-    dtypes = {name: dtype for name, dtype in columns.items() if name in table and dtype != "str"}
     values = {}
-    for name, dtype in dtypes.items():
+    for name, dtype in columns.items():
+        if dtype == "str" or name not in table:
+            continue
         values[name], is_right, what = _judged(table[name], dtype)
         is_wrong = ~is_right & (table[name] != "") if name in may_be_empty else ~is_right
         if is_wrong.any():
