@@ -116,9 +116,8 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         files.clean_up(folder, folder / HIDDEN)
         todo = _plan(array_paths, folder, p.link_mode)
         merged = pd.concat([source.rows for source in sources], ignore_index=True)
-        merged["filename"] = [
-            _relative(path, folder) if is_reference else basename(path) for path in array_paths
-        ]
+        name_of = partial(_relative, folder=folder) if is_reference else basename
+        merged["filename"] = [*map(name_of, array_paths)]
         sections, lack = _sections(used, shape)
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
         by_name = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
@@ -211,18 +210,18 @@ def _refuse_unfinished(path: str, rows: pd.DataFrame, run_json: dict[str, Any]) 
         return
     ended_ns = 1e9 * (datetime.fromisoformat(run_json["ended"]).timestamp() + 1)  # it is rounded down
     written_ns = min(ended_ns, (files.state(folder / "run.json") or [0, 0])[1])  # a copy may be younger
-    done = [entry for entry in record.read_done(folder).values() if entry.row["filename"] in unlisted]
-    late = [entry.synapse_id for entry in done if entry.output[1] > written_ns]
+    late = [
+        entry.synapse_id
+        for entry in record.read_done(folder).values()
+        if entry.row["filename"] in unlisted and entry.output[1] > written_ns
+    ]
     if late:
-        raise TableError(
-            f"{path}: lacks {counted(len(late), 'finished chunk')} ({listed(late)}): {_UNFINISHED}"
-        )
+        n_late = counted(len(late), "finished chunk")
+        raise TableError(f"{path}: lacks {n_late} ({listed(late)}): {_UNFINISHED}")
 
 
 def _removed(source: _Source) -> str:
     """Say which chunks a table lacks that stand in the table of sections beside it."""
-    if source.lack:
-        return ""
     ids = sorted({*source.sections["synapse_id"]} - {*source.rows["synapse_id"]})
     lacks = f"{shown(source.path)} lacks {counted(len(ids), 'chunk')} that sections.csv beside it has"
     return f"{lacks}, as if rows were removed or cut off: {listed(ids)}" if ids else ""
