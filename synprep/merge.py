@@ -135,8 +135,7 @@ def _read(path: str) -> _Source:
     folder, states = Path(path).parent, _states(path)
     if not os.path.exists(path) and record.done_state(folder):
         raise TableError(f"{path}: there is no such file, but finished chunks: {_UNFINISHED}")
-    rows = tables.read_table(path)
-    text_table.indices(list(rows), ["filename"], path)
+    rows = tables.read_table(path, ["synapse_id", "filename"])
     run_json, lack, sections, origins = {}, "", _NOTHING, _NOTHING
     try:
         run_json = _run_json(folder)

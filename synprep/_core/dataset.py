@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from synprep._core import arrays, tables, text_table
+from synprep._core import arrays, tables
 from synprep._core.errors import TableError
 from synprep._core.paths import resolve
 from synprep._core.provenance import read_record
@@ -84,6 +84,5 @@ def load(proc_data_path: str | Path) -> Dataset:
 
 def _typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     """Read a table and give its columns their types."""
-    table = tables.read_table(path)
-    text_table.indices(list(table), columns, path)
+    table = tables.read_table(path, columns)
     return tables.with_values(path, table, columns).astype(dict(columns))

@@ -145,10 +145,10 @@ def _sorted_by_id(rows: Iterable[Mapping[str, Any]], columns: dict[str, str]) ->
     return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
-def read_table(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a CSV file with a column `synapse_id`; every value is the text that it is in the file."""
+def read_table(path: str | os.PathLike, columns: Iterable[str] = ("synapse_id",)) -> pd.DataFrame:
+    """Read a CSV file that must have some columns; every value is the text that it is in the file."""
     table = text_table.read(path)
-    text_table.indices(list(table), ["synapse_id"], path)
+    text_table.indices(list(table), columns, path)
     return table
 
 
