@@ -118,10 +118,10 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         merged = pd.concat([source.rows for source in sources], ignore_index=True)
         name_of = partial(_relative, folder=folder) if is_reference else basename
         merged["filename"] = [*map(name_of, array_paths)]
-        sections, lack = _sections(used, shape)
+        sections, lack = _merged_sections(used, shape)
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
-        by_name = {name: merged} if lack else {name: merged, "sections.csv": sections, **_sources(used)}
-        contents = tables.contents(by_name)
+        beside = {} if lack else {"sections.csv": sections, **_merged_origins(used)}
+        contents = tables.contents({name: merged, **beside})
         if not is_reference:
             _put(todo, p, show_progress)
         is_recorded = provenance.lasting(run_json) == provenance.lasting(before)
@@ -392,15 +392,15 @@ def _relative(path: str, folder: Path) -> str:
         return Path(path).as_posix()
 
 
-def _sections(used: Sequence[_Source], shape: tuple[int, ...]) -> tuple[pd.DataFrame, str]:
+def _merged_sections(used: Sequence[_Source], shape: tuple[int, ...]) -> tuple[pd.DataFrame, str]:
     """Sections of the merged chunks, each from the source of its row; or why there are none."""
     for source in used:
-        if lack := source.lack or _cut_sections(source, shape):
+        if lack := source.lack or _short_of_sections(source, shape):
             return pd.DataFrame(), lack
     return pd.concat([_of_rows(source.sections, source)[[*SECTION_COLUMNS]] for source in used]), ""
 
 
-def _cut_sections(source: _Source, shape: tuple[int, ...]) -> str:
+def _short_of_sections(source: _Source, shape: tuple[int, ...]) -> str:
     """Say which rows lack sections; empty if none does."""
     ids = _of_rows(source.sections, source)["synapse_id"]
     n_sections = ids.value_counts().reindex(source.rows["synapse_id"], fill_value=0)
@@ -408,7 +408,7 @@ def _cut_sections(source: _Source, shape: tuple[int, ...]) -> str:
     return f"sections.csv beside {shown(source.path)} is not whole for {listed(short)}" if short else ""
 
 
-def _sources(used: Sequence[_Source]) -> dict[str, pd.DataFrame]:
+def _merged_origins(used: Sequence[_Source]) -> dict[str, pd.DataFrame]:
     """What the merged chunks were cut from, if any was; empty for the others."""
     if all(source.origins.empty for source in used):
         return {}
