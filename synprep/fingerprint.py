@@ -141,11 +141,11 @@ def _read(data: Dataset, tables: Mapping, p: Fingerprint) -> tuple[dict[str, _Pi
         for synapse_id, filename in zip(data.meta["synapse_id"], data.meta["filename"], strict=True)
     ]
     outcomes = execution.attempt_all(work, items, "Reading", True, p.n_workers, p.scheduler)
-    found = {item.synapse_id: outcome for item, outcome in outcomes}
-    failed = problems.reasons(dict(sorted(found.items())))
-    if len(failed) == len(found):
-        raise FailedChunksError(f"no chunk could be read: {listed(failed.values(), 3)}")
-    return {key: pixels for key, pixels in found.items() if key not in failed}, failed
+    by_id = ((item.synapse_id, outcome) for item, outcome in outcomes)
+    read, failures = problems.parted(by_id, data.meta["synapse_id"])
+    if not read:
+        raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
+    return read, failures
 
 
 def _label_rows(data: Dataset) -> list[int]:

@@ -100,7 +100,7 @@ def load_synapses(data: Dataset, synapse_ids: Iterable[str]) -> tuple[list[Synap
     failures : dict of str to str
         Reason by synapse id for the others.
     """
-    return _load_all({synapse_id: partial(_load_one, data, synapse_id) for synapse_id in synapse_ids})
+    return _load_all(partial(_load_one, data), synapse_ids)
 
 
 def load_raw(
@@ -124,17 +124,18 @@ def load_raw(
     """
     if isinstance(p, Extract):
         p, _ = from_mapping(InspectRaw, vars(p))
-    loaded, failures = _load_all({pair.synapse_id: partial(_load_raw_one, pair, p) for pair in pairs})
+    by_id = {pair.synapse_id: pair for pair in pairs}
+    loaded, failures = _load_all(lambda synapse_id: _load_raw_one(by_id[synapse_id], p), by_id)
     names = [*(one.name for one in fields(PairMeasures)), *_CHECKED]
     checks = pd.DataFrame([row for _, row in loaded], [one.synapse_id for one, _ in loaded], names)
     return [one for one, _ in loaded], checks.rename_axis("synapse_id"), failures
 
 
-def _load_all(loaders: Mapping[str, Callable[[], Any]]) -> tuple[list[Any], dict[str, str]]:
-    work = execution.attempt_all(lambda key: loaders[key](), loaders, "Loading", n_workers=1)
-    outcomes = dict(work)
-    failures = problems.reasons(outcomes)
-    return [outcomes[key] for key in loaders if key not in failures], failures
+def _load_all(load_one: Callable[[str], Any], synapse_ids: Iterable[str]) -> tuple[list[Any], dict[str, str]]:
+    synapse_ids = list(dict.fromkeys(synapse_ids))
+    outcomes = execution.attempt_all(load_one, synapse_ids, "Loading", n_workers=1)
+    loaded, failures = problems.parted(outcomes, synapse_ids)
+    return list(loaded.values()), failures
 
 
 def _load_one(data: Dataset, synapse_id: str) -> Synapse:

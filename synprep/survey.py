@@ -96,10 +96,8 @@ def run(pairs: Sequence[Pair], p: Survey, example: Pair | None = None) -> Survey
     """
     survey_one = partial(_survey_chunk, p=p, example=example)
     outcomes = execution.attempt_all(survey_one, pairs, "Surveying", True, p.n_workers, p.scheduler)
-    by_id = {pair.synapse_id: outcome for pair, outcome in outcomes}
-    by_id = {pair.synapse_id: by_id[pair.synapse_id] for pair in pairs}  # in the order of the sample
-    failures = problems.reasons(by_id)
-    read = {key: outcome for key, outcome in by_id.items() if key not in failures}
+    by_id = ((pair.synapse_id, outcome) for pair, outcome in outcomes)
+    read, failures = problems.parted(by_id, [pair.synapse_id for pair in pairs])
     if not read:
         raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
     sections = [pd.DataFrame({"synapse_id": key} | one.sections) for key, one in read.items()]

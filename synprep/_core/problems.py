@@ -1,9 +1,10 @@
 """What is wrong with a chunk, as data until it is printed or written; and tables of it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os.path import basename
+from typing import Any
 
 import pandas as pd
 
@@ -60,10 +61,14 @@ def of_error(error: ChunkError, **known: str) -> Problem:
     return Problem(kind=error.kind, file=printable(basename(error.path)), detail=error.detail, **known)
 
 
-def reasons(outcomes: Mapping[str, object]) -> dict[str, str]:
-    """Why items could not be used, by their name, from what was made of each or its ChunkError."""
-    errors = {name: one for name, one in outcomes.items() if isinstance(one, ChunkError)}
-    return {name: of_error(error).text for name, error in errors.items()}
+def parted(
+    outcomes: Iterable[tuple[str, Any]], names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What was made of items, and why others could not be used, each by name, in the order of the names."""
+    made = dict(outcomes)
+    errors = {name: made[name] for name in names if isinstance(made[name], ChunkError)}
+    failures = {name: of_error(error).text for name, error in errors.items()}
+    return {name: made[name] for name in names if name not in errors}, failures
 
 
 def failures(problems: Iterable[Problem]) -> dict[str, str]:
