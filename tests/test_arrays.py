@@ -102,18 +102,6 @@ def test_mean_and_std_of_one_histogram_agree_with_numpy():
     assert std == pytest.approx(em.std(), rel=1e-12)
 
 
-def test_ratios_are_of_true_neighbours_only():
-    mean_z = np.array([2.0, 4.0, 8.0, 2.0, 1.0])
-    usable = np.array([True, True, False, True, True])
-    assert arrays.neighbour_ratios(mean_z, usable).tolist() == [0.5, 2.0]
-
-
-def test_ratios_pass_over_sections_without_a_mean():
-    mean_z = np.array([2.0, np.nan, 3.0, 0.0, 5.0, 4.0])
-    assert arrays.neighbour_ratios(mean_z, np.ones(6, dtype=bool)).tolist() == [1.25]
-    assert arrays.neighbour_ratios(np.array([1.0]), np.array([True])).size == 0
-
-
 class TestBinEdges:
     """As wide as the rule says, and within reach of the quartiles."""
 

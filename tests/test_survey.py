@@ -192,6 +192,22 @@ def test_variation_report(surveyed):
     assert survey.variation_table(report).loc["50 %", "ratio"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("means", "blanked", "ratios"),
+    [
+        ([2.0, 4.0, 8.0, 2.0, 1.0], [2], [0.5, 2.0]),
+        ([2.0, math.nan, 3.0, 0.0, 5.0, 4.0], [], [1.25]),
+        ([1.0], [], []),
+    ],
+)
+def test_ratios_are_of_true_neighbours_only(means, blanked, ratios):
+    """Never across a section that is blanked or has no mean, nor from one chunk to the next."""
+    one = pd.DataFrame({"mean": means, "is_blanked": np.isin(np.arange(len(means)), blanked)})
+    sections = pd.concat([one.assign(synapse_id=key) for key in ("b", "a")], ignore_index=True)
+    report = survey.variation_report(survey.Surveyed(("b", "a"), sections, None, None, 0, None, {}))
+    assert report["ratios"].tolist() == 2 * ratios
+
+
 def test_variation_without_any_neighbours(surveyed, tmp_path):
     for path in (tmp_path / "em").iterdir():
         np.save(path, np.zeros_like(np.load(path)))

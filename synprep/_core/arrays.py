@@ -151,19 +151,6 @@ def mean_and_std_of_sums(
     return np.where(n_pixels > 0, mean, np.nan), np.where(n_pixels > 0, std, np.nan)
 
 
-def neighbour_ratios(mean_z: np.ndarray, is_usable_z: np.ndarray) -> np.ndarray:
-    """Mean of a section / mean of the next one, for each two neighbours that are both usable.
-
-    Sections whose mean is NaN or 0 are not.
-
-    >>> neighbour_ratios(np.array([2.0, 4.0, 0.0, 5.0]), np.array([True, True, False, True]))
-    array([0.5])
-    """
-    is_usable_z = is_usable_z & (mean_z > 0)
-    is_pair = is_usable_z[:-1] & is_usable_z[1:]
-    return mean_z[:-1][is_pair] / mean_z[1:][is_pair]
-
-
 def bin_edges(values: np.ndarray, reach: float = 10.0) -> np.ndarray:
     """Edges of equal bins, by the rule of D. Freedman and P. Diaconis (1981).
 
