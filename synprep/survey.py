@@ -20,23 +20,6 @@ from synprep._core.errors import (
 )
 from synprep.params import CutoutHistogram, SectionVariation, Survey
 
-__all__ = [
-    "Surveyed",
-    "choose_example",
-    "cutout_areas",
-    "cutout_classes",
-    "cutout_report",
-    "cutout_table",
-    "example_table",
-    "intensity_report",
-    "intensity_table",
-    "run",
-    "scattered",
-    "strip",
-    "variation_report",
-    "variation_table",
-]
-
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
