@@ -56,7 +56,7 @@ class Surveyed:
 
 
 def run(pairs: Sequence[Pair], p: Survey, example: Pair | None = None) -> Surveyed:
-    """Read each EM file once and reduce it to statistics of its sections; masks are not read.
+    """Read each EM file and reduce it to statistics of its sections; masks are not read.
 
     Parameters
     ----------
@@ -65,7 +65,8 @@ def run(pairs: Sequence[Pair], p: Survey, example: Pair | None = None) -> Survey
     p : Survey
         Parameters.
     example : Pair, optional
-        Chunk whose whole histogram is kept; it counts in the statistics only if it is one of `pairs`.
+        Chunk whose whole histogram is kept, for which it is read by itself; it counts in the statistics only
+        if it is one of `pairs`.
 
     Returns
     -------
@@ -77,55 +78,40 @@ def run(pairs: Sequence[Pair], p: Survey, example: Pair | None = None) -> Survey
     FailedChunksError
         If no chunk could be read.
     """
-    survey_one = partial(_survey_chunk, p=p, example=example)
+    survey_one = partial(_survey_chunk, p=p)
     outcomes = execution.attempt_all(survey_one, pairs, "Surveying", True, p.n_workers, p.scheduler)
     by_id = ((pair.synapse_id, outcome) for pair, outcome in outcomes)
     read, failures = problems.parted(by_id, [pair.synapse_id for pair in pairs])
     if not read:
         raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
-    sections = [pd.DataFrame({"synapse_id": key} | one.sections) for key, one in read.items()]
+    sections, counts, kept_counts, n_kept_blanked = zip(*read.values(), strict=True)
     return Surveyed(
         tuple(read),
         pd.concat(sections, ignore_index=True),
-        sum(one.counts for one in read.values()),
-        sum(one.kept_counts for one in read.values()),
-        sum(one.n_kept_blanked for one in read.values()),
-        _histogram_of(example, read),
+        sum(counts),
+        sum(kept_counts),
+        sum(n_kept_blanked),
+        None if example is None else _histogram(example),
         failures,
     )
 
 
-@dataclass(frozen=True)
-class _One:
-    """What is kept of one chunk: columns of its sections, counts as in `Surveyed`, an example's histogram."""
-
-    sections: dict[str, np.ndarray]
-    counts: np.ndarray
-    kept_counts: np.ndarray
-    n_kept_blanked: int
-    histogram: np.ndarray | None
-
-
-def _survey_chunk(pair: Pair, p: Survey, example: Pair | None) -> _One:
-    with pair.open_em() as em:
-        histogram = chunk.histogram(em)
+def _survey_chunk(pair: Pair, p: Survey) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, int]:
+    """Of one chunk what `Surveyed` has of all: sections, counts, kept_counts, n_kept_blanked."""
+    histogram = _histogram(pair)
     z = np.arange(len(histogram))
     start, stop = arrays.crop_bounds(len(z), p.axial_to_sagittal_spacing, p.n_sections)
     is_kept = (start <= z) & (z < stop)
-    moments = arrays.moments(histogram, p.cutout_pixel_value)
-    columns = {"z": z} | arrays.describe_sections(moments, p.cutout_threshold) | {"is_kept": is_kept}
+    columns = arrays.describe_sections(arrays.moments(histogram, p.cutout_pixel_value), p.cutout_threshold)
+    sections = pd.DataFrame({"synapse_id": pair.synapse_id, "z": z, **columns, "is_kept": is_kept})
     is_blanked = columns["is_blanked"]
     counts, kept_counts = (histogram[rows].sum(axis=0) for rows in (~is_blanked, is_kept & ~is_blanked))
-    n_kept_blanked = int(histogram[is_kept & is_blanked].sum())
-    return _One(columns, counts, kept_counts, n_kept_blanked, histogram if pair == example else None)
+    return sections, counts, kept_counts, int(histogram[is_kept & is_blanked].sum())
 
 
-def _histogram_of(example: Pair | None, read: dict[str, _One]) -> np.ndarray | None:
-    if example is None:
-        return None
-    if example.synapse_id in read:
-        return read[example.synapse_id].histogram
-    with example.open_em() as em:
+def _histogram(pair: Pair) -> np.ndarray:
+    """Pixels of a chunk by section and intensity, (z, 256) int64."""
+    with pair.open_em() as em:
         return chunk.histogram(em)
 
 
