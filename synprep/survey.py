@@ -206,17 +206,17 @@ def strip(surveyed: Surveyed, pairs: Sequence[Pair], n_sections: int = 4) -> pd.
         If a file cannot be read any more.
     """
     nearest = _nearest(surveyed.sections, n_sections)
-    em, columns = _load(nearest, pairs), ["synapse_id", "z", "cutout_fraction", "is_blanked"]
-    return nearest[columns].assign(em=[em[row] for row in nearest.index])
+    columns = ["synapse_id", "z", "cutout_fraction", "is_blanked"]
+    return nearest[columns].assign(em=_load(nearest, pairs))
 
 
-def _load(rows: pd.DataFrame, pairs: Sequence[Pair]) -> dict[int, np.ndarray]:
-    """EM of some sections, (x, y) uint8, by the row that names it; each file is opened once."""
+def _load(rows: pd.DataFrame, pairs: Sequence[Pair]) -> list[np.ndarray]:
+    """EM of the section that each row names, (x, y) uint8; each file is opened once."""
     by_id, em = {pair.synapse_id: pair for pair in pairs}, {}
     for synapse_id, of_chunk in rows.groupby("synapse_id"):
         with by_id[synapse_id].open_em() as file:
             em |= {row: file.read(z, z + 1)[:, :, 0].copy() for row, z in of_chunk["z"].items()}
-    return em
+    return [em[row] for row in rows.index]
 
 
 def _nearest(sections: pd.DataFrame, n_sections: int) -> pd.DataFrame:
@@ -257,27 +257,26 @@ def cutout_areas(
 
     is_partly_cut = surveyed.sections["is_blanked"] & (surveyed.sections["cutout_fraction"] < 1)
     rows = surveyed.sections[is_partly_cut].sort_values("cutout_fraction", kind="stable")
-    rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), n_sections)).astype(int))]
-    found, em = [], _load(rows, pairs)
-    for row in rows.index:
-        areas, _ = ndimage.label(em[row] == p.cutout_pixel_value)
+    rows = rows.iloc[np.linspace(0, len(rows) - 1, min(len(rows), n_sections)).astype(int)]
+    shares = []
+    for em_xy in _load(rows, pairs):
+        areas, _ = ndimage.label(em_xy == p.cutout_pixel_value)
         sizes = np.bincount(areas.ravel())[1:]
-        found.append(sizes.max() / sizes.sum())
+        shares.append(sizes.max() / sizes.sum())
     columns = rows[["synapse_id", "z", "cutout_fraction"]].reset_index(drop=True)
-    return columns.assign(largest_area_fraction=np.array(found, dtype=float))
+    return columns.assign(largest_area_fraction=np.array(shares, dtype=float))
 
 
 def scattered(areas: pd.DataFrame) -> str:
     """Say whether sections would be blanked for pixels that are dark, and not cut out: `cutout_areas`."""
     if areas.empty:
         return "No section is partly cut."
-    n_scattered, median = (
-        (areas["largest_area_fraction"] < 0.5).sum(),
-        areas["largest_area_fraction"].median(),
+    shares = areas["largest_area_fraction"]
+    text = (
+        f"Of the cutout pixels of a section {100 * shares.median():.1f} % are one connected area "
+        f"(median of {counted(len(areas), 'partly cut section')} that were read again)."
     )
-    text = f"Of the cutout pixels of a section {100 * median:.1f} % are one connected area "
-    text += f"(median of {counted(len(areas), 'partly cut section')} that were read again)."
-    if n_scattered:
+    if n_scattered := (shares < 0.5).sum():
         text += (
             f" In {n_scattered} of these less than half are. Pixels that are scattered over the tissue are "
             "not cut out: the tissue has the cutout pixel value, as after a contrast stretch that saturates. "
