@@ -171,15 +171,17 @@ def _reduce_pixels(item: _Item, cutout: int, rows: Sequence[int]) -> _Pixels:
 
 def _hashes(em_xyz: np.ndarray) -> np.ndarray:
     """Hash (FNV-1) of each section that is not all of one intensity, such as one that is blanked."""
-    lines_yz = np.full(em_xyz.shape[1:], _FNV_START)
-    for plane_yz in em_xyz:
-        lines_yz ^= plane_yz
-        lines_yz *= _FNV_PRIME
-    hashes_z = np.full(em_xyz.shape[2], _FNV_START)
-    for line_z in lines_yz:
-        hashes_z ^= line_z
-        hashes_z *= _FNV_PRIME
+    hashes_z = _hash_columns(_hash_columns(em_xyz))
     return hashes_z[em_xyz.min(axis=0).min(axis=0) < em_xyz.max(axis=0).max(axis=0)]
+
+
+def _hash_columns(values: np.ndarray) -> np.ndarray:
+    """Hash along the first axis."""
+    hashes = np.full(values.shape[1:], _FNV_START)
+    for row in values:
+        hashes ^= row
+        hashes *= _FNV_PRIME
+    return hashes
 
 
 def _require_tensor(header: npy.Header, item: _Item) -> None:
@@ -238,37 +240,20 @@ def _boxes(data: Dataset, synapse_ids: list[str]) -> np.ndarray:
 
 def _groups(read: Sequence[_Pixels], boxes: np.ndarray) -> np.ndarray:
     """Number of the group of each chunk, from 0: chunks that share EM, directly or through others."""
-    owners = np.repeat(np.arange(len(read)), [len(one.hashes) for one in read])
-    _, first, same = np.unique(
-        np.concatenate([one.hashes for one in read]), return_index=True, return_inverse=True
-    )
-    sharing = np.stack(
-        [owners[first][same], owners], axis=1
-    )  # the first chunk that has a section, and others
-    overlapping = _overlapping(boxes, np.max([one.shape for one in read], axis=0))
-    parents = list(range(len(read)))
-    for one, other in np.unique(np.concatenate([sharing, overlapping]), axis=0).tolist():
-        parents[_root(parents, other)] = _root(parents, one)
-    return pd.factorize(np.array([_root(parents, chunk) for chunk in range(len(read))]))[0]
+    from scipy.sparse import coo_array, csgraph  # loading them takes a moment
+    from scipy.spatial import KDTree
 
-
-def _root(parents: list[int], chunk: int) -> int:
-    while parents[chunk] != chunk:
-        parents[chunk] = chunk = parents[parents[chunk]]
-    return chunk
-
-
-def _overlapping(boxes: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Pairs of boxes of one shape that overlap: all three starts differ by less than it; (n, 2) int64."""
+    n_chunks = len(read)
+    owners = np.repeat(np.arange(n_chunks), [len(one.hashes) for one in read])
+    sections, held = np.unique(np.concatenate([one.hashes for one in read]), return_inverse=True)
+    holding = np.stack([owners, n_chunks + held], axis=1)  # a chunk, and a section that it has
+    # Boxes of one shape overlap if all three starts differ by less than it.
     known = np.flatnonzero(np.isfinite(boxes).all(axis=1))
-    known = known[np.argsort(boxes[known, 0])]
-    starts, pairs = boxes[known], [np.zeros((0, 2), np.int64)]
-    stops = np.searchsorted(starts[:, 0], starts[:, 0] + shape[0])
-    for row, stop in enumerate(stops):  # along x there are few in between
-        near = (np.abs(starts[row + 1 : stop] - starts[row]) < shape).all(axis=1)
-        others = known[row + 1 : stop][near]
-        pairs.append(np.stack([np.full(len(others), known[row]), others], axis=1))
-    return np.concatenate(pairs)
+    starts = KDTree(boxes[known] / np.max([one.shape for one in read], axis=0))
+    overlapping = known[starts.query_pairs(1 - 1e-6, p=np.inf, output_type="ndarray")]
+    links, n_nodes = np.concatenate([holding, overlapping]), n_chunks + len(sections)
+    graph = coo_array((np.ones(len(links)), links.T), shape=(n_nodes, n_nodes))
+    return csgraph.connected_components(graph, directed=False)[1][:n_chunks]
 
 
 def _about_groups(
