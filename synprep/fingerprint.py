@@ -8,7 +8,9 @@ make data look like these: it blanks sections at random, and multiplies intensit
 
 import math
 import textwrap
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +33,7 @@ from synprep._core.npy import NpyFile
 from synprep._core.paths import shown
 from synprep._core.problems import grouped
 from synprep._core.tables import VOLUME_COLUMNS, read_table
-from synprep._core.verify import check, verdict
+from synprep._core.verify import check, rows_to_read, verdict
 from synprep.params import Fingerprint
 
 __all__ = [
@@ -79,8 +81,9 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     FailedChunksError
         If no chunk could be read.
     """
+    data = replace(data, sections=data.sections.sort_values("z", kind="stable"))
     tables = _tables_of_sections(data)
-    read, failures = _read(data, tables, p)
+    read, failures = _read(data, p)
     meta = data.meta[data.meta["synapse_id"].isin(read)]
     ids = list(meta["synapse_id"])
     tables = [tables[synapse_id] for synapse_id in ids]
@@ -91,34 +94,23 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     boxes = _boxes(data, ids)
     chunks["group"] = _groups([read[synapse_id] for synapse_id in ids], boxes)
     numbers = estimates.numbers(chunks, p.seed)
-    found = (
-        _about(data, p, ids, chunks)
-        | _about_groups(data, ids, chunks["group"], boxes)
-        | {
-            "numbers": numbers,
-            "blanked": _count_blanked(chunks, tables, numbers["blanked_sections"]),
-            "neighbours": _count_ratios(tables, numbers["section_variation"]),
-        }
-    )
-    return found, failures
+    record = {
+        **_about(data, p, ids, chunks, boxes),
+        "numbers": numbers,
+        "blanked": _count_blanked(chunks, tables, numbers["blanked_sections"]),
+        "neighbours": _count_ratios(tables, numbers["section_variation"]),
+    }
+    return record, failures
 
 
 def _tables_of_sections(data: Dataset) -> dict[str, pd.DataFrame]:
-    tables = dict(iter(data.sections.sort_values("z", kind="stable").groupby("synapse_id")))
+    tables = dict(iter(data.sections.groupby("synapse_id")))
     lacking = [synapse_id for synapse_id in data.meta["synapse_id"] if synapse_id not in tables]
     if lacking:
         raise TableError(f"{data.folder / 'sections.csv'}: has no sections of {listed(lacking)}")
     if data.meta.empty:
         raise TableError(f"{data.folder / 'meta.csv'}: lists no chunk")
     return tables
-
-
-class _Item(NamedTuple):
-    """A tensor to read, and which of its sections the table calls blanked."""
-
-    synapse_id: str
-    path: Path
-    is_blanked_z: np.ndarray
 
 
 class _Pixels(NamedTuple):
@@ -133,37 +125,34 @@ class _Pixels(NamedTuple):
     shape: tuple[int, ...]
 
 
-def _read(data: Dataset, tables: Mapping, p: Fingerprint) -> tuple[dict[str, _Pixels], dict[str, str]]:
+def _read(data: Dataset, p: Fingerprint) -> tuple[dict[str, _Pixels], dict[str, str]]:
     """What the pixels of each chunk say, and why others failed, by synapse id."""
-    work = partial(_reduce_pixels, cutout=data.parameter("cutout_pixel_value"), rows=_label_rows(data))
-    items = [
-        _Item(synapse_id, data.folder / filename, tables[synapse_id]["is_blanked"].to_numpy())
-        for synapse_id, filename in zip(data.meta["synapse_id"], data.meta["filename"], strict=True)
-    ]
-    outcomes = execution.attempt_all(work, items, "Reading", True, p.n_workers, p.scheduler)
-    by_id = ((item.synapse_id, outcome) for item, outcome in outcomes)
+    work = partial(_reduce_pixels, cutout=data.parameter("cutout_pixel_value"), labels=_labels_with_em(data))
+    rows = rows_to_read(data)
+    outcomes = execution.attempt_all(work, rows, "Reading", True, p.n_workers, p.scheduler)
+    by_id = ((row["synapse_id"], outcome) for row, outcome in outcomes)
     read, failures = problems.parted(by_id, data.meta["synapse_id"])
     if not read:
         raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
     return read, failures
 
 
-def _label_rows(data: Dataset) -> list[int]:
-    """Rows of `kernels.count_by_label` whose pixels were not zeroed by cutting the EM along labels."""
+def _labels_with_em(data: Dataset) -> list[int]:
+    """Labels, of those of `kernels.count_by_label`, whose pixels the cutting of EM along labels has left."""
     if not data.parameters.get("cut_intensity_with_seg_masks"):
         return [0, 1, 2, 3, 4]
     return sorted({min(label, 4) for label in data.parameter("output_channel_desc")[0]})
 
 
-def _reduce_pixels(item: _Item, cutout: int, rows: Sequence[int]) -> _Pixels:
+def _reduce_pixels(row: Mapping[str, Any], cutout: int, labels: Sequence[int]) -> _Pixels:
     from synprep._core import kernels  # loading the compiler takes a moment
 
-    with NpyFile(item.path) as file:
-        _require_tensor(file.header, item)
+    with NpyFile(row["path"]) as file:
+        _require_tensor(file.header, row)
         em_xyz, mask_xyz = file.read(allocate=npy.reused("input"))
-    counts, blanked = kernels.count_by_label(em_xyz, mask_xyz, item.is_blanked_z)
+    counts, blanked = kernels.count_by_label(em_xyz, mask_xyz, row["is_blanked"])
     imaged = np.zeros_like(counts)
-    imaged[rows] = arrays.imaged(counts[rows], cutout)
+    imaged[labels] = arrays.imaged(counts[labels], cutout)
     groups = np.stack([imaged.sum(axis=0), (counts + blanked).sum(axis=0), *imaged[1:4]])
     sums = groups @ np.stack([arrays.INTENSITIES**power for power in (0, 1, 2)], axis=1)
     return _Pixels(sums, _hashes(em_xyz), em_xyz.shape)
@@ -184,13 +173,13 @@ def _hash_columns(values: np.ndarray) -> np.ndarray:
     return hashes
 
 
-def _require_tensor(header: npy.Header, item: _Item) -> None:
+def _require_tensor(header: npy.Header, row: Mapping[str, Any]) -> None:
     if header.dtype != np.uint8 or len(header.shape) != 4 or header.shape[0] != 2:
         kind = "must be uint8 with two channels, intensity and labels (c, x, y, z)"
-        raise ChunkError(kind, f"it is {header.dtype} {header.shape}", item.path)
-    if header.shape[3] != len(item.is_blanked_z):
-        found = f"{len(item.is_blanked_z)} in sections.csv, {header.shape[3]} in the file"
-        raise ChunkError("number of sections is not that of the table", found, item.path)
+        raise ChunkError(kind, f"it is {header.dtype} {header.shape}", row["path"])
+    if header.shape[3] != len(row["is_blanked"]):
+        found = f"{len(row['is_blanked'])} in sections.csv, {header.shape[3]} in the file"
+        raise ChunkError("number of sections is not that of the table", found, row["path"])
 
 
 def _describe(rows: pd.DataFrame) -> dict[str, Any]:
@@ -256,39 +245,12 @@ def _groups(read: Sequence[_Pixels], boxes: np.ndarray) -> np.ndarray:
     return csgraph.connected_components(graph, directed=False)[1][:n_chunks]
 
 
-def _about_groups(
-    data: Dataset, synapse_ids: list[str], group: np.ndarray, boxes: np.ndarray
+def _about(
+    data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: Chunks, boxes: np.ndarray
 ) -> dict[str, Any]:
-    """What is known of EM that chunks share."""
-    n_known, n_chunks, n_groups = int(np.isfinite(boxes).all(axis=1).sum()), len(group), int(group.max()) + 1
-    told = "equal sections"
-    if n_known:
-        told += " or overlapping boxes in sources.csv"
-    if n_known < n_chunks:
-        told += "; what they share with a shift in x or y goes unseen without sources.csv"
-        told += f", which has {n_known} of them" if n_known else ""
-    if data.parameters.get("cut_intensity_with_seg_masks"):
-        told += "; EM that is cut along labels is equal only where these are"
-    what = "none share EM" if n_groups == n_chunks else "the chunks of a group share EM"
-    shared = np.flatnonzero(np.bincount(group) > 1)
-    return {
-        "n_groups": n_groups,
-        "groups": [[synapse_ids[row] for row in np.flatnonzero(group == number)] for number in shared],
-        "shared_em": f"{counted(n_chunks, 'chunk')}, {counted(n_groups, 'group')}: {what}, told by {told}",
-    }
-
-
-def _about(data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: Chunks) -> dict[str, Any]:
     """What the numbers are from."""
-    n_chunks, n_groups = len(synapse_ids), int(chunks["group"].max()) + 1
-    what = "chunks" if n_groups == n_chunks else "groups"
-    intervals = "none, since they come from drawing chunks and "
-    intervals += "there is one" if n_chunks == 1 else "all share EM"
-    if n_groups > 1:
-        intervals = (
-            f"95 % from {estimates.N_RESAMPLES} draws of {n_groups} {what} with replacement, seed {p.seed}"
-        )
-        intervals += f"; too narrow, since {what} are few" if n_groups < 10 else ""
+    groups = [list(one) for _, one in pd.Series(synapse_ids).groupby(chunks["group"])]
+    n_chunks, n_groups = len(synapse_ids), len(groups)
     return {
         "data_set": shown(data.folder),
         "synapse_ids": synapse_ids,
@@ -299,9 +261,36 @@ def _about(data: Dataset, p: Fingerprint, synapse_ids: list[str], chunks: Chunks
         "spacing_xyz_nm": data.spacing_xyz_nm if "voxel_size_xy_nm" in data.parameters else None,
         "cutout_pixel_value": data.parameter("cutout_pixel_value"),
         "seed": p.seed,
-        "intervals": intervals,
+        "intervals": _intervals(n_chunks, n_groups, p.seed),
         **provenance.versions(),
+        "n_groups": n_groups,
+        "groups": [one for one in groups if len(one) > 1],
+        "shared_em": _shared_em(data, n_chunks, n_groups, int(np.isfinite(boxes).all(axis=1).sum())),
     }
+
+
+def _intervals(n_chunks: int, n_groups: int, seed: int) -> str:
+    """What the intervals are from."""
+    if n_groups == 1:
+        why = "there is one" if n_chunks == 1 else "all share EM"
+        return f"none, since they come from drawing chunks and {why}"
+    what = "chunks" if n_groups == n_chunks else "groups"
+    text = f"95 % from {estimates.N_RESAMPLES} draws of {n_groups} {what} with replacement, seed {seed}"
+    return text + (f"; too narrow, since {what} are few" if n_groups < 10 else "")
+
+
+def _shared_em(data: Dataset, n_chunks: int, n_groups: int, n_boxes: int) -> str:
+    """What is known of EM that chunks share, of which so many have a box in `sources.csv`."""
+    what = "none share EM" if n_groups == n_chunks else "the chunks of a group share EM"
+    text = f"{counted(n_chunks, 'chunk')}, {counted(n_groups, 'group')}: {what}, told by equal sections"
+    if n_boxes:
+        text += " or overlapping boxes in sources.csv"
+    if n_boxes < n_chunks:
+        text += "; what they share with a shift in x or y goes unseen without sources.csv"
+        text += f", which has {n_boxes} of them" if n_boxes else ""
+    if data.parameters.get("cut_intensity_with_seg_masks"):
+        text += "; EM that is cut along labels is equal only where these are"
+    return text
 
 
 def _count_blanked(chunks: Chunks, tables: Sequence[pd.DataFrame], numbers: _Record) -> dict[str, Any]:
@@ -388,11 +377,10 @@ def withheld(record: _Record) -> list[str]:
     list of str
         One text for each reason, with the names of its numbers.
     """
-    names = {}
+    names = defaultdict(list)
     for name, number in _by_name(record).items():
-        if number["withheld"]:
-            names.setdefault(number["withheld"], []).append(name)
-    return [f"{', '.join(same)}: withheld, {reason}" for reason, same in names.items()]
+        names[number["withheld"]].append(name)
+    return [f"{', '.join(same)}: withheld, {reason}" for reason, same in names.items() if reason]
 
 
 def _by_name(record: _Record) -> dict[str, dict[str, Any]]:

@@ -5,13 +5,12 @@ import math
 import pickle
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from synprep import fingerprint, pairing, preprocess
-from synprep._core import dataset, estimates, files
+from synprep._core import dataset, estimates, files, verify
 from synprep._core.errors import FailedChunksError, TableError
 from synprep.params import Fingerprint, Preprocess
 
@@ -461,9 +460,9 @@ def test_order_and_workers_do_not_matter(processed, three):
 def test_a_worker_elsewhere_can_do_it(three, processed):
     """What goes to a cluster can be pickled, and what comes back is small."""
     data = processed()
-    item = fingerprint._Item("007", Path(data.folder, data.meta["filename"].iloc[0]), np.zeros(8, bool))
-    task = pickle.loads(pickle.dumps(partial(fingerprint._reduce_pixels, cutout=0, rows=[0, 1, 2, 3, 4])))
-    assert len(pickle.dumps(task(pickle.loads(pickle.dumps(item))))) < 5000
+    row = verify.rows_to_read(data)[0]
+    task = pickle.loads(pickle.dumps(partial(fingerprint._reduce_pixels, cutout=0, labels=[0, 1, 2, 3, 4])))
+    assert len(pickle.dumps(task(pickle.loads(pickle.dumps(row))))) < 5000
 
 
 def test_tables_for_people(processed, three):

@@ -63,7 +63,9 @@ def check(
     """
     spacing = data.parameter("axial_to_sagittal_spacing")
     examine = partial(_examine, spacing=spacing, crop_size=crop_size, rate=cutout_poisson_rate)
-    work = execution.attempt_all(examine, _rows(data), "Verifying", show_progress, n_workers, scheduler)
+    work = execution.attempt_all(
+        examine, rows_to_read(data), "Verifying", show_progress, n_workers, scheduler
+    )
     found, shapes = [*_of_tables(data)], {}
     for row, outcome in work:
         synapse_id = row["synapse_id"]
@@ -76,7 +78,7 @@ def check(
     return sorted(found, key=lambda one: (problems.SEVERITIES.index(one.severity), one.synapse_id, one.text))
 
 
-def _rows(data: Dataset) -> list[dict[str, Any]]:
+def rows_to_read(data: Dataset) -> list[dict[str, Any]]:
     """Rows of the table, each with the path, and the sections that are said to be blanked."""
     is_blanked = {key: rows["is_blanked"].to_numpy() for key, rows in data.sections.groupby("synapse_id")}
     rows = data.meta.to_dict("records")
