@@ -166,28 +166,20 @@ def test_distances_are_nearly_those_of_euclid():
     assert (distance[true > 17.5] == 16).all()
 
 
-@pytest.mark.parametrize("n", [1, 7, 11, 256, 276, 321, 4097])
-def test_sizes_that_the_fft_is_fast_for(n):
-    size = pair_checks._fast(n)
-    assert n <= size <= 1.15 * n + 1
-    for factor in (2, 3, 5):
-        while size % factor == 0:
-            size //= factor
-    assert size == 1
-
-
-def test_neighbour_correlations():
+def test_neighbour_correlations(monkeypatch):
     em_xyz = np.broadcast_to(np.array([1, 3, 1, 3, 1], dtype=np.uint8)[:, None], (2, 5, 4)).copy()
-    assert pair_checks.neighbour_correlations(em_xyz, n_least=1) == pytest.approx((1, -1, 1))
-    em_xyz[1, 2, 3] = em_xyz[0, :, 0] = 255
-    assert pair_checks.neighbour_correlations(em_xyz, 255, n_least=1) == pytest.approx((1, -1, 1))
-    assert min(pair_checks.neighbour_correlations(em_xyz, n_least=1)) > -1
     assert all(map(math.isnan, pair_checks.neighbour_correlations(em_xyz, 255)))
+    monkeypatch.setattr(pair_checks, "N_LEAST", 1)
+    assert pair_checks.neighbour_correlations(em_xyz) == pytest.approx((1, -1, 1))
+    em_xyz[1, 2, 3] = em_xyz[0, :, 0] = 255
+    assert pair_checks.neighbour_correlations(em_xyz, 255) == pytest.approx((1, -1, 1))
+    assert min(pair_checks.neighbour_correlations(em_xyz)) > -1
 
 
-def test_sections_that_are_no_neighbours_are_not_compared():
+def test_sections_that_are_no_neighbours_are_not_compared(monkeypatch):
+    monkeypatch.setattr(pair_checks, "N_LEAST", 1)
     em_xyz = np.stack([plane((1, 2, 3, 4))[:, :, 0] * k for k in (1, 0, 1)], axis=2).astype(np.uint8)
-    assert pair_checks.neighbour_correlations(em_xyz, n_least=1) == pytest.approx((NAN, 1, NAN), nan_ok=True)
+    assert pair_checks.neighbour_correlations(em_xyz) == pytest.approx((NAN, 1, NAN), nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,9 @@ def _contrasts(
     em_zxy: np.ndarray, mask_zxy: np.ndarray, left_out: int, pixel_nm: float, shifts: np.ndarray
 ) -> np.ndarray:
     """By ring and shift along x and y: mean EM of the band - that of the ring; NaN for few pixels."""
-    size = [_fast(n + int(shifts[-1])) for n in em_zxy.shape[1:]]
+    from scipy.fft import next_fast_len  # few notebooks need it
+
+    size = [next_fast_len(n + int(shifts[-1]), real=True) for n in em_zxy.shape[1:]]
     sums = counts = 0
     mean = em_zxy[em_zxy != left_out].mean()
     for em, regions in zip(em_zxy, _regions(mask_zxy, pixel_nm), strict=True):
@@ -218,14 +220,7 @@ def _box(plane: np.ndarray, n: int) -> np.ndarray:
     return plane
 
 
-def _fast(n: int) -> int:
-    """The next size that the FFT is fast for: no prime factor above 5."""
-    return next(size for size in range(n, 2 * n + 1) if pow(30, 20, size) == 0)
-
-
-def neighbour_correlations(
-    em_xyz: np.ndarray, cutout_pixel_value: int = 0, n_least: int = N_LEAST
-) -> tuple[float, float, float]:
+def neighbour_correlations(em_xyz: np.ndarray, cutout_pixel_value: int = 0) -> tuple[float, float, float]:
     """Pearson correlation of neighbouring voxels along x, y and z: least along z when sections are coarse."""
     has_image_z = (em_xyz != cutout_pixel_value).any(axis=(0, 1))
     part_xyz = em_xyz[:, :, _spread(has_image_z)]
@@ -235,7 +230,7 @@ def neighbour_correlations(
         (part_xyz[:, :-1], part_xyz[:, 1:]),
         (em_xyz[:, :, z], em_xyz[:, :, z + 1]),
     )
-    return tuple(_correlation(*pair, cutout_pixel_value, n_least) for pair in pairs)
+    return tuple(_correlation(*pair, cutout_pixel_value) for pair in pairs)
 
 
 def cleft_ratio(mask_xyz: np.ndarray) -> float:
@@ -250,9 +245,9 @@ def _spread(is_wanted_z: np.ndarray) -> np.ndarray:
     return z[np.linspace(0, z.size - 1, min(z.size, N_SECTIONS)).astype(np.int64)]
 
 
-def _correlation(first: np.ndarray, second: np.ndarray, left_out: int, n_least: int) -> float:
+def _correlation(first: np.ndarray, second: np.ndarray, left_out: int) -> float:
     is_imaged = (first != left_out) & (second != left_out)
-    if np.count_nonzero(is_imaged) < max(n_least, 1):
+    if np.count_nonzero(is_imaged) < N_LEAST:
         return np.nan
     first, second = (array[is_imaged].astype(np.float64) for array in (first, second))
     first -= first.mean()
