@@ -257,10 +257,17 @@ class TestBootstrap:
 
     def test_the_chunks_of_a_group_stay_together(self):
         """And a group that is drawn twice counts as two."""
-        chunks = {"x": np.array([1, 2, 1, 3, 1]), "group": np.array([0, 1, 0, 2, 0])}
-        rows, group = estimates._members(chunks["group"], np.array([2, 0, 0]))
-        assert rows.tolist() == [3, 0, 2, 4, 0, 2, 4]
-        assert group.tolist() == [0, 1, 1, 1, 2, 2, 2]
+        groups, drawn = [[1, 5, 1], [2], [3]], []
+
+        def look(chunks):
+            drawn.append([chunks["x"][chunks["group"] == number].tolist() for number in range(3)])
+            assert len(chunks["x"]) == len(chunks["group"]) == sum(map(len, drawn[-1]))
+            return {"n_groups": len(np.unique(chunks["group"]))}
+
+        chunks = {"x": np.array([1, 2, 5, 3, 1]), "group": np.array([0, 1, 0, 2, 0])}
+        assert estimates._bootstrap(look, chunks, 0) == {"n_groups": [3.0, 3.0]}
+        assert all(one in groups for draw in drawn for one in draw)
+        assert [groups[0], groups[0], groups[2]] in drawn
 
     def test_what_most_resamples_do_not_give_has_no_interval(self):
         def rarely(chunks):

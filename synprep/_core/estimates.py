@@ -211,29 +211,20 @@ def _bootstrap(estimate: Callable, chunks: Chunks, seed: int) -> dict[str, list[
     """Low and high of 95 percent of what estimates would be with other chunks like these.
 
     Percentile bootstrap (B. Efron, Bootstrap methods: another look at the jackknife, 1979). Groups of chunks
-    that share EM are drawn, not chunks or sections, since those of one group resemble each other. No interval
-    if there is one group, or if more than a tenth of the resamples give no value.
+    that share EM are drawn, not chunks or sections, since those of one group resemble each other; one that is
+    drawn twice counts as two. No interval if there is one group, or if more than a tenth of the resamples
+    give no value.
     """
     sizes = np.bincount(chunks["group"])
     if len(sizes) < 2:
         return {}
     rng = np.random.default_rng(seed % 2**64)
-    draws = (_members(chunks["group"], rng.integers(0, len(sizes), len(sizes))) for _ in range(N_RESAMPLES))
-    found = pd.DataFrame(
-        [
-            estimate({name: rows[drawn] for name, rows in chunks.items()} | {"group": group})
-            for drawn, group in draws
-        ]
-    )
+    members, found = np.split(np.argsort(chunks["group"], kind="stable"), np.cumsum(sizes)[:-1]), []
+    for _ in range(N_RESAMPLES):
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        rows = np.concatenate([members[group] for group in drawn])
+        resample = {name: values[rows] for name, values in chunks.items()}
+        found.append(estimate(resample | {"group": np.repeat(np.arange(len(drawn)), sizes[drawn])}))
+    found = pd.DataFrame(found)
     known = found.loc[:, found.count() >= 0.9 * len(found)]
     return {name: np.percentile(values.dropna(), [2.5, 97.5]).tolist() for name, values in known.items()}
-
-
-def _members(group: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the groups that were drawn, one group after another, and the number of the draw of each."""
-    sizes = np.bincount(group)
-    first = np.cumsum(sizes) - sizes
-    n_rows = sizes[drawn]
-    within = np.arange(n_rows.sum()) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
-    rows = np.argsort(group, kind="stable")[np.repeat(first[drawn], n_rows) + within]
-    return rows, np.repeat(np.arange(len(drawn)), n_rows)
