@@ -302,8 +302,6 @@ def intensity_report(surveyed: Surveyed, p: Survey) -> dict[str, Any]:
         imaged pixels on 0..255 and on 0..1. Of the sections that the crop keeps: the same with `kept_` before
         the name; and mean and std on 0..1 of all their pixels with blanked ones as 0.
     """
-    mean, std = arrays.mean_and_std(arrays.imaged(surveyed.counts, p.cutout_pixel_value))
-    kept_mean, kept_std = arrays.mean_and_std(arrays.imaged(surveyed.kept_counts, p.cutout_pixel_value))
     blanked = surveyed.n_kept_blanked * (arrays.INTENSITIES == 0)
     mean_with_blanks, std_with_blanks = arrays.mean_and_std(surveyed.kept_counts + blanked)
     is_used = ~surveyed.sections["is_blanked"]
@@ -311,19 +309,20 @@ def intensity_report(surveyed: Surveyed, p: Survey) -> dict[str, Any]:
         "synapse_ids": list(surveyed.synapse_ids),
         "n_sections_used": int(is_used.sum()),
         "counts": surveyed.counts,
-        "mean": float(mean),
-        "std": float(std),
-        "intensity_mean": float(mean / 255),
-        "intensity_std": float(std / 255),
+        **_of_imaged(surveyed.counts, p.cutout_pixel_value),
         "intensity_mean_with_blanks": float(mean_with_blanks / 255),
         "intensity_std_with_blanks": float(std_with_blanks / 255),
         "kept_n_sections_used": int((is_used & surveyed.sections["is_kept"]).sum()),
         "kept_counts": surveyed.kept_counts,
-        "kept_mean": float(kept_mean),
-        "kept_std": float(kept_std),
-        "kept_intensity_mean": float(kept_mean / 255),
-        "kept_intensity_std": float(kept_std / 255),
+        **_of_imaged(surveyed.kept_counts, p.cutout_pixel_value, "kept_"),
     }
+
+
+def _of_imaged(counts: np.ndarray, cutout_pixel_value: int, prefix: str = "") -> dict[str, float]:
+    """Mean and std of imaged pixels on 0..255 and on 0..1, by name after the prefix."""
+    mean, std = map(float, arrays.mean_and_std(arrays.imaged(counts, cutout_pixel_value)))
+    numbers = {"mean": mean, "std": std, "intensity_mean": mean / 255, "intensity_std": std / 255}
+    return {f"{prefix}{name}": value for name, value in numbers.items()}
 
 
 def intensity_table(report: dict[str, Any]) -> pd.DataFrame:
