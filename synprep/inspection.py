@@ -148,8 +148,8 @@ def _load_one(data: Dataset, synapse_id: str) -> Synapse:
         tensor_cxyz = file.read()
     em_xyz, mask_xyz = tensor_cxyz[:-1].max(axis=0), tensor_cxyz[arrays.MASK_CHANNEL]
     blanked = f"{row['n_cutout_sections']} of {mask_xyz.shape[2]} sections blanked"
-    volumes = row[list(tables.VOLUME_COLUMNS.values())].astype(float)
-    caption = (f"{synapse_id}: {blanked}", _volumes_text(volumes * _cubic_um(data.spacing_xyz_nm)))
+    volumes = row[list(tables.VOLUME_COLUMNS.values())]
+    caption = _caption(f"{synapse_id}: {blanked}", volumes, data.spacing_xyz_nm)
     return Synapse(synapse_id, em_xyz, mask_xyz, _centre(em_xyz, mask_xyz), data.spacing_xyz_nm, caption)
 
 
@@ -164,12 +164,9 @@ def _load_raw_one(pair: Pair, p: InspectRaw) -> tuple[Synapse, dict[str, Any]]:
     checks["warnings"] += [problem.text for problem in warnings]
     em_xyz, mask_xyz = kept.tensor_cxyz
     spacing_xyz_nm = arrays.spacing_xyz_nm(p.voxel_size_xy_nm, p.axial_to_sagittal_spacing)
-    volumes = arrays.label_volumes(kept.counts, p.axial_to_sagittal_spacing)
-    size = _cubic_um(spacing_xyz_nm)
-    caption = (
-        f"{pair.synapse_id}: z {start} to {stop - 1} of {n_sections}",
-        _volumes_text([volume * size for volume in volumes.values()]),
-    )
+    volumes = arrays.label_volumes(kept.counts, p.axial_to_sagittal_spacing).values()
+    what = f"{pair.synapse_id}: z {start} to {stop - 1} of {n_sections}"
+    caption = _caption(what, volumes, spacing_xyz_nm)
     centre_xyz, short = _centre(em_xyz, mask_xyz), _short(checks)
     one = Synapse(pair.synapse_id, em_xyz, mask_xyz, centre_xyz, spacing_xyz_nm, caption, start, short)
     return one, checks
@@ -213,9 +210,11 @@ def _cubic_um(spacing_xyz_nm: np.ndarray) -> float:
     return float(spacing_xyz_nm[0] / 1000) ** 3
 
 
-def _volumes_text(volumes_um3: Sequence[float]) -> str:
-    parts = [f"{name} {value:.2g}" for name, value in zip(("pre", "cleft", "post"), volumes_um3, strict=True)]
-    return f"{', '.join(parts)} µm³"
+def _caption(what: str, volumes: Iterable[float], spacing_xyz_nm: np.ndarray) -> tuple[str, str]:
+    """What is drawn, and how large its labels are, from their volumes in sagittal voxels."""
+    named = zip(("pre", "cleft", "post"), volumes, strict=True)
+    sizes = [f"{name} {volume * _cubic_um(spacing_xyz_nm):.2g}" for name, volume in named]
+    return what, f"{', '.join(sizes)} µm³"
 
 
 def tell(checks: pd.DataFrame) -> list[str]:
