@@ -189,9 +189,7 @@ def _check(raw: RawPair, kept: Kept, p: InspectRaw) -> dict[str, Any]:
     except ChunkError as error:  # in sections that preprocess does not read
         whole, lacking = kept, [f"sections that the crop leaves out ({problems.of_error(error).text})"]
     em_xyz, mask_xyz = whole.tensor_cxyz
-    measures = pair_checks.measure(
-        em_xyz, mask_xyz if has_labels else None, p.cutout_pixel_value, p.voxel_size_xy_nm
-    )
+    measures = pair_checks.measure(em_xyz, mask_xyz * has_labels, p.cutout_pixel_value, p.voxel_size_xy_nm)
     warnings = pair_checks.warnings(measures, p.axial_to_sagittal_spacing)
     lacking += pair_checks.not_measured(measures, has_labels)
     return asdict(measures) | {"warnings": warnings, "not_measured": lacking}
@@ -231,7 +229,7 @@ def tell(checks: pd.DataFrame) -> list[str]:
         The first line counts pairs: those with warnings, those of which something could not be measured, and
         those that are neither.
     """
-    has_warning, is_lacking = (checks[name].map(bool).to_numpy(bool) for name in _CHECKED[2:])
+    has_warning, is_lacking = (checks[name].map(bool).to_numpy(bool) for name in ("warnings", "not_measured"))
     n_good = int((~has_warning & ~is_lacking).sum())
     lines = [
         f"{counted(len(checks), 'pair')}: {n_good} without warnings, {has_warning.sum()} with warnings, "

@@ -322,7 +322,7 @@ def test_what_was_not_measured(pair):
 
 
 def test_without_labels_nothing_about_them_is_measured_or_lacking(pair):
-    measures = pair_checks.measure(pair[0], None)
+    measures = pair_checks.measure(pair[0], np.zeros_like(pair[1]))
     assert measures.mask_fits is None and measures.correlation_z > 0.1
     assert kinds(measures) == pair_checks.not_measured(measures, has_labels=False) == []
 

@@ -46,21 +46,16 @@ class PairMeasures:
 
 
 def measure(
-    em_xyz: np.ndarray,
-    mask_xyz: np.ndarray | None,
-    cutout_pixel_value: int = 0,
-    voxel_size_xy_nm: float = 8.0,
+    em_xyz: np.ndarray, mask_xyz: np.ndarray, cutout_pixel_value: int = 0, voxel_size_xy_nm: float = 8.0
 ) -> PairMeasures:
-    """Measure a raw pair: a whole chunk, (x, y, z) uint8, with the standard label values, or without a mask.
+    """Measure a raw pair: a whole chunk, (x, y, z) uint8, with the standard label values, if with any.
 
     Of a deep one `N_SECTIONS` evenly spread sections are looked at. Pixels of the intensity
     `cutout_pixel_value` are left out, but what is imaged of a partly cut section counts: with the axes out of
     order a black section is a cut in every plane.
     """
-    correlations = neighbour_correlations(em_xyz, cutout_pixel_value)
-    if mask_xyz is None:
-        return PairMeasures(*_UNKNOWN, *correlations, math.nan)
     fit = mask_fit(em_xyz, mask_xyz, cutout_pixel_value, voxel_size_xy_nm)
+    correlations = neighbour_correlations(em_xyz, cutout_pixel_value)
     return PairMeasures(*fit, *correlations, cleft_ratio(mask_xyz))
 
 
@@ -122,13 +117,13 @@ def mask_fit(
     em_xyz, mask_xyz, pixel_nm = em_xyz[::every, ::every], mask_xyz[::every, ::every], every * pixel_nm
     is_neuron_z = ((mask_xyz == arrays.PRESYNAPTIC) | (mask_xyz == arrays.POSTSYNAPTIC)).any(axis=(0, 1))
     z = _spread(is_neuron_z & (em_xyz != left_out).any(axis=(0, 1)))
+    if not z.size or pixel_nm > RANGE_NM[1]:
+        return _UNKNOWN
     near, far, reach = (max(nm / pixel_nm, n_least) for nm, n_least in (_NEAR, _FAR, _REACH))
     shifts = np.arange(-int(reach), int(reach) + 1)
     distance = np.hypot(shifts[:, None], shifts)
-    scores = np.zeros((0, *distance.shape))
-    if z.size and pixel_nm <= RANGE_NM[1]:
-        planes = (array[:, :, z].transpose(2, 0, 1) for array in (em_xyz, mask_xyz))
-        scores = _scores(_contrasts(*planes, left_out, pixel_nm, shifts), distance >= far)
+    planes = (array[:, :, z].transpose(2, 0, 1) for array in (em_xyz, mask_xyz))
+    scores = _scores(_contrasts(*planes, left_out, pixel_nm, shifts), distance >= far)
     if not scores.size:
         return _UNKNOWN
     scores = np.nan_to_num(np.fmax.reduce(scores), nan=-np.inf)  # of the best ring
