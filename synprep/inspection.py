@@ -158,16 +158,19 @@ def _load_raw_one(pair: Pair, p: InspectRaw) -> tuple[Synapse, dict[str, Any]]:
         n_sections = raw.shape[2]
         start, stop = arrays.crop_bounds(n_sections, p.axial_to_sagittal_spacing, p.n_sections)
         kept = chunk.keep(raw, (start, stop), p.seg_mask_map, p.cutout_pixel_value)
-        warnings = [*chunk.label_warnings(raw, kept, p.seg_mask_map), *raw.warnings()]
-        checks = _check(raw, kept, p)
-    checks |= {"n_sections": n_sections, "n_kept_sections": stop - start}
-    checks["warnings"] += [problem.text for problem in warnings]
+        of_labels = [*chunk.label_warnings(raw, kept, p.seg_mask_map), *raw.warnings()]
+        measures, lacking = _measure(raw, kept, p)
+    told = pair_checks.warnings(measures, p.axial_to_sagittal_spacing)
+    warnings = [(kind, f"{kind} {why}") for kind, why in told.items()]
+    warnings += [(problem.kind, problem.text) for problem in of_labels]
+    counts = {"n_sections": n_sections, "n_kept_sections": stop - start}
+    checks = asdict(measures) | counts | {"warnings": [text for _, text in warnings], "not_measured": lacking}
     em_xyz, mask_xyz = kept.tensor_cxyz
     spacing_xyz_nm = arrays.spacing_xyz_nm(p.voxel_size_xy_nm, p.axial_to_sagittal_spacing)
     volumes = arrays.label_volumes(kept.counts, p.axial_to_sagittal_spacing).values()
-    what = f"{pair.synapse_id}: z {start} to {stop - 1} of {n_sections}"
-    caption = _caption(what, volumes, spacing_xyz_nm)
-    centre_xyz, short = _centre(em_xyz, mask_xyz), _short(checks)
+    caption = _caption(f"{pair.synapse_id}: z {start} to {stop - 1} of {n_sections}", volumes, spacing_xyz_nm)
+    short = _short([kind for kind, _ in warnings], measures.mask_fits is None and bool(lacking))
+    centre_xyz = _centre(em_xyz, mask_xyz)
     one = Synapse(pair.synapse_id, em_xyz, mask_xyz, centre_xyz, spacing_xyz_nm, caption, start, short)
     return one, checks
 
@@ -181,8 +184,8 @@ def _centre(em_xyz: np.ndarray, mask_xyz: np.ndarray) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _check(raw: RawPair, kept: Kept, p: InspectRaw) -> dict[str, Any]:
-    """Measure a whole chunk, or the kept sections where no more can be read."""
+def _measure(raw: RawPair, kept: Kept, p: InspectRaw) -> tuple[PairMeasures, list[str]]:
+    """Measure a whole chunk, or the kept sections where no more can be read; and say what is lacking."""
     has_labels, lacking = bool(p.seg_mask_map), []
     try:
         whole = chunk.keep(raw, (0, raw.shape[2]), p.seg_mask_map, p.cutout_pixel_value, npy.reused("tensor"))
@@ -190,17 +193,14 @@ def _check(raw: RawPair, kept: Kept, p: InspectRaw) -> dict[str, Any]:
         whole, lacking = kept, [f"sections that the crop leaves out ({problems.of_error(error).text})"]
     em_xyz, mask_xyz = whole.tensor_cxyz
     measures = pair_checks.measure(em_xyz, mask_xyz * has_labels, p.cutout_pixel_value, p.voxel_size_xy_nm)
-    warnings = pair_checks.warnings(measures, p.axial_to_sagittal_spacing)
-    lacking += pair_checks.not_measured(measures, has_labels)
-    return asdict(measures) | {"warnings": warnings, "not_measured": lacking}
+    return measures, lacking + pair_checks.not_measured(measures, has_labels)
 
 
-def _short(checks: Mapping[str, Any]) -> str:
-    """What stands on a picture: the first warning without its numbers, and how many more there are."""
-    first, *more = [text.split(" (")[0].split(": ")[0] for text in checks["warnings"]] or [""]
-    if not first and checks["mask_fits"] is None and checks["not_measured"]:
-        return "not measured whether the mask fits"
-    return first + (f" (+ {len(more)})" if more else "")
+def _short(kinds: Sequence[str], is_not_measured: bool) -> str:
+    """What stands on a picture: the first kind of warning, and how many more there are."""
+    if not kinds:
+        return "not measured whether the mask fits" if is_not_measured else ""
+    return kinds[0] + (f" (+ {len(kinds) - 1})" if len(kinds) > 1 else "")
 
 
 def _cubic_um(spacing_xyz_nm: np.ndarray) -> float:

@@ -33,7 +33,7 @@ def plane(*rows):
 
 
 def kinds(measures, spacing=5.0):
-    return [warning.split(" (")[0] for warning in pair_checks.warnings(measures, spacing)]
+    return list(pair_checks.warnings(measures, spacing))
 
 
 def disk(n, radius, centre=(0, 0)):
@@ -233,7 +233,7 @@ AS_IT_SHOULD_BE = {
 def test_warnings(changed, spacing, expected):
     found = pair_checks.warnings(PairMeasures(**AS_IT_SHOULD_BE | changed), spacing)
     assert len(found) == bool(expected)
-    assert expected in "".join(found)
+    assert expected in "".join(f"{kind} {why}" for kind, why in found.items())
 
 
 def test_a_pair_in_order_gives_no_warning(pair):

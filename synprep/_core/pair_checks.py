@@ -59,35 +59,34 @@ def measure(
     return PairMeasures(*fit, *correlations, cleft_ratio(mask_xyz))
 
 
-def warnings(measures: PairMeasures, axial_to_sagittal_spacing: float) -> list[str]:
-    """Say which numbers of a raw pair are not as they should be, and what that means.
+def warnings(measures: PairMeasures, axial_to_sagittal_spacing: float) -> dict[str, str]:
+    """Say what may be wrong with a raw pair, in the same words for all chunks, and which numbers tell it.
 
-    The words before the first bracket are the same for all chunks. Below a spacing of `COARSE_SPACING` the
-    correlations do not tell which axis is z.
+    Below a spacing of `COARSE_SPACING` the correlations do not tell which axis is z.
     """
-    m, found = measures, []
+    m, found = measures, {}
     if m.mask_fits is False and m.fit_score < MIN_SCORE:
-        found.append(
-            f"the mask may not fit its EM (its borders follow no membranes: score {m.fit_score:.1f}, where "
-            f"one fits at least {MIN_SCORE:g}): is it of this chunk, in the same axis order, not flipped, "
-            "and are membranes dark in the EM?"
+        found["the mask may not fit its EM"] = (
+            f"(its borders follow no membranes: score {m.fit_score:.1f}, where one fits at least "
+            f"{MIN_SCORE:g}): is it of this chunk, in the same axis order, not flipped, and are membranes "
+            "dark in the EM?"
         )
     elif m.mask_fits is False:
-        found.append(
-            f"the mask may not fit its EM (it fits best, with a score of {m.fit_score:.1f}, when it is moved "
-            f"by {m.shift_x:.0f} pixels along x and {m.shift_y:.0f} along y): is it shifted?"
+        found["the mask may not fit its EM"] = (
+            f"(it fits best, with a score of {m.fit_score:.1f}, when it is moved by {m.shift_x:.0f} pixels "
+            f"along x and {m.shift_y:.0f} along y): is it shifted?"
         )
     lowest, axis = min((m.correlation_x, "x"), (m.correlation_y, "y"))
     if axial_to_sagittal_spacing >= COARSE_SPACING and lowest < m.correlation_z:
-        found.append(
-            f"the axes may be out of order (neighbouring voxels are least alike along {axis}, correlation "
-            f"{lowest:.2f}, and not along z, {m.correlation_z:.2f}, although axial_to_sagittal_spacing is "
-            f"{axial_to_sagittal_spacing:g}): is it (x, y, z)?"
+        found["the axes may be out of order"] = (
+            f"(neighbouring voxels are least alike along {axis}, correlation {lowest:.2f}, and not along z, "
+            f"{m.correlation_z:.2f}, although axial_to_sagittal_spacing is {axial_to_sagittal_spacing:g}): "
+            "is it (x, y, z)?"
         )
     if m.cleft_ratio > 1:
-        found.append(
-            f"label values may be mixed up (the cleft has {m.cleft_ratio:.1f} times the voxels of the "
-            "smaller neuron): is seg_mask_map right?"
+        found["label values may be mixed up"] = (
+            f"(the cleft has {m.cleft_ratio:.1f} times the voxels of the smaller neuron): is seg_mask_map "
+            "right?"
         )
     return found
 
