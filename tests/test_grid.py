@@ -72,7 +72,7 @@ def test_odd_chunks_have_their_centre_in_the_middle():
         ([(8, 8, 8), (8, 8, 40), (8, 8, 80)], 1),
         ([(8, 8, 8), (8, 8, 16)], 1),
         ([(8, 8, 100), (8, 8, 80)], 1),
-        ([(12.1, 12.1, 40), (13, 4, 40)], None),
+        ([(12.1, 12.1, 40), (13, 4, 40)], 0),
     ],
 )
 def test_choice_of_a_scale(sizes, chosen):

@@ -106,6 +106,16 @@ def test_the_scale_that_fits_is_read(grid, chosen, tmp_path):
     assert bool(layer.warning) == (grid[0] < 4)
 
 
+@pytest.mark.parametrize(("size", "is_read"), [(12, True), (12.1, False)])
+def test_voxels_may_be_1_5_times_as_coarse(size, is_read, tmp_path):
+    path = write("precomputed", tmp_path, random_array(), (size, size, 40))
+    if is_read:
+        assert open_layer(path, GRID).warning
+        return
+    with pytest.raises(ParameterError, match=r"12.1 x 12.1 x 40 nm, are more than 1.5 times as coarse"):
+        open_layer(path, GRID)
+
+
 def test_a_scale_of_an_ome_zarr(tmp_path):
     fine, coarse = random_array(), random_array(shape=(9, 8, 12))
     write_volumes.write("zarr xyz", tmp_path / "a", fine)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 _NEAR = 1e-6  # of a voxel, or of a ratio
-_COARSEST = 1.5  # voxel of a volume / voxel of the grid
 
 
 @dataclass(frozen=True)
@@ -73,21 +72,23 @@ def chunk_start(
     return tuple(math.floor(centre / voxel + _NEAR) - n // 2 for centre, voxel, n in sizes)
 
 
-def choose_scale(voxel_sizes_nm: Sequence[Sequence[float]], grid_nm: Sequence[float]) -> int | None:
+def choose_scale(voxel_sizes_nm: Sequence[Sequence[float]], grid_nm: Sequence[float]) -> int:
     """Choose the coarsest scale that is not coarser in x and y than the grid, or else the finest.
 
-    Among equal ones, the coarsest along z that is not coarser than the grid. None if the finest is more than
-    1.5 times as coarse as the grid.
+    Among equal ones, the coarsest along z that is not coarser than the grid.
 
     >>> choose_scale([(4, 4, 40), (8, 8, 40), (16, 16, 40)], (8, 8, 40))
     1
     """
+
+    def rank(number: int) -> tuple[float, ...]:
+        x, y, z = voxel_sizes_nm[number]
+        is_fine_z = z <= grid_nm[2] * (1 + _NEAR)
+        return x * y, is_fine_z, z if is_fine_z else -z
+
     by_coarseness = [coarseness(size, grid_nm) for size in voxel_sizes_nm]
     fine = [number for number, ratio in enumerate(by_coarseness) if ratio <= 1]
-    if fine:
-        return max(fine, key=lambda number: _rank(voxel_sizes_nm[number], grid_nm))
-    finest = int(np.argmin(by_coarseness))
-    return finest if by_coarseness[finest] <= _COARSEST + _NEAR else None
+    return max(fine, key=rank) if fine else int(np.argmin(by_coarseness))
 
 
 def coarseness(voxel_size_nm: Sequence[float], grid_nm: Sequence[float]) -> float:
@@ -100,16 +101,9 @@ def coarseness(voxel_size_nm: Sequence[float], grid_nm: Sequence[float]) -> floa
     return 1.0 if abs(ratio - 1) <= _NEAR else ratio
 
 
-def _rank(voxel_size_nm: Sequence[float], grid_nm: Sequence[float]) -> tuple[float, bool, float]:
-    x, y, z = voxel_size_nm
-    is_fine = z <= grid_nm[2] * (1 + _NEAR)
-    return x * y, is_fine, z if is_fine else -z
-
-
 def sampled(axis: Axis, start: int, stop: int) -> Weights:
     """Weight 1 for the voxel that contains the centre of each grid voxel: labels, and sections of an EM."""
-    index, is_inside = _containing(axis, start, stop)
-    return Weights(np.where(is_inside, index, 0), is_inside[:, None].astype(np.float64))
+    return _clipped(axis, start, stop, _containing(axis, start, stop), np.ones((stop - start, 1)))
 
 
 def averaged(axis: Axis, start: int, stop: int) -> Weights:
@@ -138,17 +132,17 @@ def stacked(axis: Axis, start: int, stop: int) -> Weights:
     return _clipped(axis, start, stop, first, (np.arange(n.max()) < n[:, None]).astype(np.float64))
 
 
-def _containing(axis: Axis, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Voxel of the volume at the centre of each grid voxel, and whether there is one."""
-    index = np.floor(axis.positions(np.arange(start, stop) + 0.5) + _NEAR).astype(np.int64)
-    return index, (index >= 0) & (index < axis.n_voxels)
+def _containing(axis: Axis, start: int, stop: int) -> np.ndarray:
+    """Voxel of the volume at the centre of each grid voxel, if it goes so far."""
+    return np.floor(axis.positions(np.arange(start, stop) + 0.5) + _NEAR).astype(np.int64)
 
 
 def _clipped(axis: Axis, start: int, stop: int, first: np.ndarray, weights: np.ndarray) -> Weights:
     """Leave out voxels outside of the volume, and grid voxels whose centre is."""
-    index = first[:, None] + np.arange(weights.shape[1])
-    is_inside = (index >= 0) & (index < axis.n_voxels) & _containing(axis, start, stop)[1][:, None]
-    return Weights(first, np.where(is_inside, weights, 0.0))
+    centres = _containing(axis, start, stop)[:, None]
+    neighbours = first[:, None] + np.arange(weights.shape[1])
+    are_inside = [(voxels >= 0) & (voxels < axis.n_voxels) for voxels in (centres, neighbours)]
+    return Weights(first, np.where(are_inside[0] & are_inside[1], weights, 0.0))
 
 
 def _is_whole(number: float) -> bool:

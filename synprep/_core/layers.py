@@ -26,6 +26,7 @@ _NANOMETRES = {
     **dict.fromkeys(("millimeter", "millimetre", "mm"), 1e6),
     **dict.fromkeys(("meter", "metre", "m"), 1e9),
 }
+_COARSEST = 1.5 + 1e-6  # voxel of a volume / voxel of the grid, and a little for rounding
 _ENCODINGS = ("raw", "jpeg", "png", "compressed_segmentation")
 _AS_MAPPING = "write the volume as a mapping with path and"
 _opening = threading.Lock()
@@ -141,9 +142,7 @@ def open_layers(specs: str, grid_nm: Triple, cache_mb: int) -> dict[str, Layer]:
     return opened
 
 
-def open_layer(
-    spec: str | Mapping[str, Any], grid_voxel_size_nm: Sequence[float], cache_mb: int = 512
-) -> Layer:
+def open_layer(spec: str | Mapping[str, Any], grid_nm: Sequence[float], cache_mb: int = 512) -> Layer:
     """Open a volume at the scale that fits a grid.
 
     Raises a ParameterError that says how to write it, or a ChunkError if the store does not answer.
@@ -156,12 +155,11 @@ def open_layer(
             raise source.error(f"what its store says of it cannot be read: {error!r}") from error
         if not scales:
             raise source.error("its store says no scales")
-        number = grid.choose_scale([one.voxel_size_nm for one in scales], grid_voxel_size_nm)
-        if number is None:
-            finest = min((one.voxel_size_nm for one in scales), key=lambda size: size[:2])
-            found = f"its finest voxels, {_shown(finest)} nm, are more than 1.5 times as coarse"
-            raise source.error(f"{found} as voxel_size_nm, {_shown(grid_voxel_size_nm)}")
-        return _opened(source, scales[number], grid_voxel_size_nm, cache_mb)
+        scale = scales[grid.choose_scale([one.voxel_size_nm for one in scales], grid_nm)]
+        if grid.coarseness(scale.voxel_size_nm, grid_nm) > _COARSEST:
+            found = f"its finest voxels, {_shown(scale.voxel_size_nm)} nm, are more than 1.5 times as coarse"
+            raise source.error(f"{found} as voxel_size_nm, {_shown(grid_nm)}")
+        return _opened(source, scale, grid_nm, cache_mb)
 
 
 def _opened(source: Source, scale: "_Scale", grid_nm: Sequence[float], cache_mb: int) -> Layer:
