@@ -212,18 +212,18 @@ def test_an_absent_block_is_an_error_or_the_value_that_is_asked_for(name, tmp_pa
     assert ("fill value" in caught.value.detail) == (not name.startswith("precomputed"))
     expected_xyz = array_xyz.copy()
     expected_xyz[8:16, :6, 8:] = 7
-    values_xyz, absent = layer.read((0, 0, 0), SHAPE, "fill", 7)
+    values_xyz, absent = layer.read((0, 0, 0), SHAPE, 7)
     assert np.array_equal(values_xyz, expected_xyz)
     assert absent == {(1, 0, 2)}
-    assert np.array_equal(layer.read((9, 2, 1), (17, 9, 11), "fill", 7)[0], expected_xyz[9:17, 2:9, 1:11])
-    assert layer.read((8, 0, 8), (16, 6, 12), "fill", 7)[1] == {(1, 0, 2)}
+    assert np.array_equal(layer.read((9, 2, 1), (17, 9, 11), 7)[0], expected_xyz[9:17, 2:9, 1:11])
+    assert layer.read((8, 0, 8), (16, 6, 12), 7)[1] == {(1, 0, 2)}
 
 
 def test_a_store_that_vanishes_is_not_a_store_without_blocks(tmp_path):
     layer = open_layer(write("precomputed", tmp_path / "em", random_array()), GRID)
     shutil.rmtree(tmp_path / "em")
     with pytest.raises(ChunkError, match="there is no such store: it was there when the run began"):
-        layer.read((0, 0, 0), SHAPE, "fill")
+        layer.read((0, 0, 0), SHAPE, 0)
 
 
 def blocks_of(folder):
@@ -245,9 +245,9 @@ def test_damaged_blocks_are_never_values(name, damage, tmp_path):
             {"cut": content[: len(content) // 2], "emptied": b"", "scrambled": os.urandom(99)}[damage]
         )
     layer = open_layer(spec, GRID)
-    for on_missing in ("error", "fill"):
+    for fill in (None, 0):
         with pytest.raises(ChunkError, match=r"^\S+: the store cannot be used: \S"):
-            layer.read((0, 0, 0), SHAPE, on_missing)
+            layer.read((0, 0, 0), SHAPE, fill)
 
 
 # What makes a chunk current
@@ -560,7 +560,7 @@ def test_servers_that_do_not_give_a_block(server, tmp_path, answer, message, n_a
     assert server.asked["/8_8_40/0-8_0-6_0-4"] == n_asked
     if "absent" not in message:
         with pytest.raises(ChunkError, match=message):  # nothing but absent is ever filled
-            layer.read((0, 0, 0), SHAPE, "fill")
+            layer.read((0, 0, 0), SHAPE, 0)
 
 
 def test_a_server_that_answers_at_the_third_try(server, tmp_path):
@@ -575,7 +575,7 @@ def test_a_server_that_answers_at_the_third_try(server, tmp_path):
 def test_one_absent_block_of_a_server(server, tmp_path):
     array_xyz = serve(server, tmp_path)
     server.answer, server.concerned = status(404), "/8-16_0-6_4-8"
-    values_xyz, absent = open_layer(server.path, GRID).read((0, 0, 0), SHAPE, "fill", 3)
+    values_xyz, absent = open_layer(server.path, GRID).read((0, 0, 0), SHAPE, 3)
     array_xyz[8:16, :6, 4:8] = 3
     assert np.array_equal(values_xyz, array_xyz)
     assert absent == {(1, 0, 1)}
@@ -587,7 +587,7 @@ def test_a_store_that_a_server_no_longer_has(server, tmp_path):
     layer = open_layer(server.path, GRID)
     server.answer, server.concerned = status(404), ""
     with pytest.raises(ChunkError, match="there is no such store"):
-        layer.read((0, 0, 0), SHAPE, "fill")
+        layer.read((0, 0, 0), SHAPE, 0)
     with pytest.raises(ChunkError, match="there is no such store: it has no info"):
         open_layer(server.path, GRID)
 

@@ -368,7 +368,7 @@ class Layer:
     def dtype(self):
         return self.values_xyz.dtype
 
-    def read(self, start_xyz, stop_xyz, on_missing, fill=0):
+    def read(self, start_xyz, stop_xyz, fill):
         number = next(self.numbers)
         self.reads.append(number)
         if number in self.failing:

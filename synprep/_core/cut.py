@@ -282,9 +282,9 @@ class Cut:
         """Read what grid voxels need of a volume, and note which blocks are absent."""
         low, high = zip(*(axis.bounds for axis in weights), strict=True)
         volumes, is_em = self._pair.volumes, name == "em"
-        on_missing = volumes.missing_em if is_em else "fill"
-        fill = volumes.cutout_pixel_value if is_em else 0
-        values_xyz, absent = self._layers[name].read(low, high, on_missing, fill, allocate)
+        is_strict = is_em and volumes.missing_em == "error"
+        fill = None if is_strict else volumes.cutout_pixel_value if is_em else 0
+        values_xyz, absent = self._layers[name].read(low, high, fill, allocate)
         self._absent[name, sections] |= absent
         return values_xyz
 

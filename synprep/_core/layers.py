@@ -70,21 +70,20 @@ class Layer:
         self,
         start_xyz: Sequence[int],
         stop_xyz: Sequence[int],
-        on_missing: str = "error",
-        fill: int = 0,
+        fill: int | None = None,
         allocate: Callable[[int], np.ndarray] | None = None,
     ) -> tuple[np.ndarray, set[tuple[int, ...]]]:
         """Read a box of voxels that lies in the volume, (x, y, z), and say which of its blocks are absent.
 
-        An absent block raises a ChunkError, as all does that goes wrong; or, unless `on_missing` is "error",
-        it holds the value `fill`. The memory order is the store's; `allocate` as for `npy.NpyFile.read`.
+        An absent block holds the value `fill`, or raises a ChunkError if there is none, as all does that
+        goes wrong. The memory order is the store's; `allocate` as for `npy.NpyFile.read`.
         """
         shape = [stop - start for start, stop in zip(start_xyz, stop_xyz, strict=True)]
         n_bytes = int(np.prod(shape)) * self.dtype.itemsize
         memory = allocate(n_bytes) if allocate else np.empty(n_bytes, np.uint8)
         values = memory.view(self.dtype).reshape(shape, order="F" if self.is_fortran else "C")
         absent = n_bytes and self._wait(self._reading(values, start_xyz, start_xyz, stop_xyz))
-        if absent and on_missing == "error":
+        if absent and fill is None:
             raise self._absent_error(absent)
         return values, self._read_blocks(values, start_xyz, stop_xyz, fill) if absent else set()
 

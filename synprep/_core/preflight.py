@@ -43,10 +43,8 @@ class Layer(Protocol):
     identity: str
     warning: str
 
-    def read(
-        self, start_xyz: Sequence[int], stop_xyz: Sequence[int], on_missing: str
-    ) -> tuple[np.ndarray, Any]:
-        """Voxels of a box, 0 where a block is absent unless `on_missing` is "error"; and which are absent."""
+    def read(self, start_xyz: Sequence[int], stop_xyz: Sequence[int], fill: int) -> tuple[np.ndarray, Any]:
+        """Voxels of a box, `fill` where a block is absent; and which are absent."""
 
 
 class Synapse(Protocol):
@@ -197,7 +195,7 @@ def _ids_near(layer: Layer, centre_nm: Sequence[float], radius_nm: float) -> fro
     stop = np.minimum(np.ceil((centre + radius_nm - offset) / size), layer.shape_xyz).astype(int)
     if (start >= stop).any():
         return frozenset()
-    values_xyz, _ = layer.read(tuple(start.tolist()), tuple(stop.tolist()), "fill")
+    values_xyz, _ = layer.read(tuple(start.tolist()), tuple(stop.tolist()), 0)
     grid = np.ogrid[tuple(map(slice, start, stop))]
     squares = [
         (offset[axis] + (grid[axis] + 0.5) * size[axis] - centre[axis]) ** 2
