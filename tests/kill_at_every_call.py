@@ -186,6 +186,11 @@ class Drawn(chunk.RawPair):
     def state(self):
         return [[0.0, 0.0, 0.0], [1, 2], "hash"]
 
+    def close(self, *_):
+        """Do nothing: there are no files."""
+
+    __exit__ = close
+
     def sources_row(self):
         values = (self.synapse_id, 0.0, 0.0, 0.0, 0, 0, 0, "1", "2", "3", 1.5, 0, 0.0)
         return dict(zip(tables.SOURCES_COLUMNS, values, strict=True))
@@ -198,7 +203,7 @@ class DrawnPair(cut.VolumePair):
     def open(self):
         header = npy.Header(SHAPE, True, np.dtype(np.uint8), 0)
         values = np.full(SHAPE, len(self.synapse_id), np.uint8, order="F")
-        part = cut.CutArray("drawn", header, lambda *_, allocate: values)
+        part = cut.CutArray("drawn", header, lambda *_: values)
         return Drawn(self.synapse_id, part, part)
 
     def state(self):

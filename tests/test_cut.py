@@ -156,7 +156,7 @@ def test_4_nm_to_8_nm_is_the_mean(tmp_path):
     spec = write("precomputed", tmp_path, em, (4, 4, 40))
     pair = VolumePair("a", (80.0, 80.0, 80.0), PRE, POST, Volumes(spec, spec, spec, GRID, (20, 20, 4)))
     means = em.reshape(20, 2, 20, 2, 4).mean(axis=(1, 3))
-    em_xyz = pair.open_em().read()
+    em_xyz = pair.open().em.read()
     assert np.abs(em_xyz - means).max() <= 0.5
     assert np.array_equal(em_xyz, np.rint(means))  # halves to even
 

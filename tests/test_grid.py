@@ -200,14 +200,9 @@ def test_sums_of_squares_do_not_depend_on_their_order():
 
 
 @pytest.mark.parametrize("grid_nm", [(8, 8, 40), (8, 8, 8), (4, 4, 20), (25, 10, 10)])
-def test_offsets_within(grid_nm):
-    found = {tuple(offset) for offset in grid.offsets_within(20, grid_nm)}
-    steps = np.arange(-9, 10)
-    plain = {
-        (x, y, z)
-        for x in steps
-        for y in steps
-        for z in steps
-        if (x * grid_nm[0]) ** 2 + (y * grid_nm[1]) ** 2 + (z * grid_nm[2]) ** 2 <= 400
-    }
-    assert found == plain
+def test_a_ball_holds_what_is_near_its_middle(grid_nm):
+    found = grid.ball(20, grid_nm)
+    steps = np.argwhere(found) - np.array(found.shape) // 2
+    plain = [step for step in np.ndindex(19, 19, 19) if (((np.array(step) - 9) * grid_nm) ** 2).sum() <= 400]
+    assert {tuple(step) for step in steps} == {(x - 9, y - 9, z - 9) for x, y, z in plain}
+    assert all(found.any(axis=axis).any(axis=0)[[0, -1]].all() for axis in range(3))  # no more than it needs

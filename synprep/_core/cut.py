@@ -9,6 +9,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -76,9 +77,9 @@ class VolumePair:
         """Open the volumes; nothing is read yet."""
         return Cut(self)
 
-    def open_em(self) -> "CutArray":
+    def open_em(self) -> AbstractContextManager["CutArray"]:
         """Open the EM; nothing is read yet."""
-        return Cut(self).em
+        return nullcontext(Cut(self).em)
 
     def state(self) -> list[Any]:
         """What the chunk is cut by: as long as this is equal, so are EM and mask."""
@@ -92,23 +93,18 @@ class VolumePair:
 
 @dataclass(frozen=True)
 class CutArray:
-    """EM or mask of a chunk, to be used as an `npy.NpyFile`."""
+    """EM or mask of a chunk, to be used as an `npy.NpyFile`; volumes stay open."""
 
     path: str
     header: npy.Header
-    read: Callable[..., np.ndarray]  # (start, stop, allocate), as that of `npy.NpyFile`
-
-    def __enter__(self) -> "CutArray":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Do nothing: volumes stay open."""
+    _read: Callable[[range, Allocate], np.ndarray]
 
     def fetch(self, start: int, stop: int) -> None:
         """Do nothing: what is read is fetched in one go."""
+
+    def read(self, start: int = 0, stop: int | None = None, allocate: Allocate = npy.fresh) -> np.ndarray:
+        """Read the sections ``start <= z < stop``; by default all."""
+        return self._read(range(self.header.shape[2])[start:stop], allocate)
 
 
 @dataclass(frozen=True)
@@ -117,8 +113,7 @@ class _Cleft:
 
     cleft_id: str = ""
     distance_nm: float = math.nan
-    start: int = 0  # of a contact: its first section, and its voxels
-    is_contact_xyz: np.ndarray | None = None
+    contact: Sequence[np.ndarray] = ()  # x, y and z of its voxels in the chunk, if it is one
 
 
 class Cut:
@@ -132,16 +127,13 @@ class Cut:
         self.em = CutArray(self._layers["em"].path, header, self._read_em)
         self.mask = CutArray(self._layers["segmentation"].path, header, self._read_mask)
         self._cleft: _Cleft | None = None  # not looked for yet
-        self._em_sections, self._outside_fraction = (0, 0), 0.0
+        self._em_sections, self._outside_fraction = range(0), 0.0
         self._absent = defaultdict(set)  # blocks, by name of the volume and sections that were asked for
 
     def __enter__(self) -> "Cut":
         return self
 
     def __exit__(self, *_) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Do nothing: volumes stay open."""
 
     @property
@@ -152,24 +144,21 @@ class Cut:
     def fetch(self, bounds: tuple[int, int]) -> None:
         """Do nothing: what is read is fetched in one go."""
 
-    def _read_em(self, start: int = 0, stop: int | None = None, allocate: Allocate = npy.fresh) -> np.ndarray:
+    def _read_em(self, sections: range, allocate: Allocate) -> np.ndarray:
         """Read sections of the EM; raises a ChunkError if all lie outside, or a block is absent."""
-        layer, stop = self._layers["em"], self.shape[2] if stop is None else stop
-        weights = self._weights(layer, start, stop, grid.averaged, grid.stacked)
+        layer = self._layers["em"]
+        weights = self._weights(layer, sections, grid.averaged, grid.stacked)
         n_inside = math.prod(int(axis.is_inside.sum()) for axis in weights)
         if not n_inside:
             raise ChunkError("the chunk lies outside of the EM", self._where(), layer.path)
-        self._em_sections = start, stop
-        self._outside_fraction = 1 - n_inside / math.prod((*self.shape[:2], stop - start))
+        self._em_sections = sections
+        self._outside_fraction = 1 - n_inside / math.prod((*self.shape[:2], len(sections)))
         if all(axis.is_copy for axis in weights):
-            return self._read("em", weights, (start, stop), allocate)
-        em_xyz = self._empty(layer, start, stop, allocate)
-        for low, high in self._slabs(layer, start, stop):
-            weights = self._weights(layer, low, high, grid.averaged, grid.stacked)
-            source_xyz = self._read("em", weights, (start, stop), npy.reused("volume"))
-            axes = [(axis.first - axis.bounds[0], axis.weights) for axis in weights]
-            fill = self._pair.volumes.cutout_pixel_value
-            _kernels().resample(source_xyz, axes, fill, em_xyz[:, :, low - start : high - start])
+            return self._read("em", weights, sections, allocate)
+        em_xyz, fill = self._empty(layer, sections, allocate), self._pair.volumes.cutout_pixel_value
+        for part, axes, source_xyz in self._parts("em", weights, sections):
+            means = [(axis.first - axis.bounds[0], axis.weights) for axis in axes]
+            _kernels().resample(source_xyz, means, fill, em_xyz[:, :, part])
         return em_xyz
 
     def _where(self) -> str:
@@ -177,107 +166,114 @@ class Cut:
         bounds = ", ".join(f"{low:g} to {high:g}" for low, high in self._layers["em"].bounds_nm)
         return f"its centre is {centre} nm; the EM goes from {bounds} nm"
 
-    def _read_mask(
-        self, start: int = 0, stop: int | None = None, allocate: Allocate = npy.fresh
-    ) -> np.ndarray:
+    def _read_mask(self, sections: range, allocate: Allocate) -> np.ndarray:
         """Read sections of the mask: neurons, with the cleft on top."""
-        stop = self.shape[2] if stop is None else stop
-        mask_xyz = self._neurons(start, stop, allocate)
+        mask_xyz = self._neurons(sections, allocate)
         if self._cleft is None:
-            self._cleft = self._nearest_cleft(start, stop) if "cleft" in self._layers else self._contact()
-        cleft = self._cleft
-        if cleft.is_contact_xyz is not None:
-            low, high = max(start, cleft.start), min(stop, cleft.start + cleft.is_contact_xyz.shape[2])
-            part_xyz = cleft.is_contact_xyz[:, :, max(low - cleft.start, 0) : max(high - cleft.start, 0)]
-            mask_xyz[:, :, low - start : max(high, low) - start][part_xyz] = arrays.CLEFT
-        elif cleft.cleft_id:
-            self._mark("cleft", {int(cleft.cleft_id): arrays.CLEFT}, start, stop, mask_xyz)
+            self._cleft = self._nearest_cleft(sections) if "cleft" in self._layers else self._find_contact()
+        if len(self._cleft.contact):
+            x, y, z = self._cleft.contact
+            is_here = (sections.start <= z) & (z < sections.stop)
+            mask_xyz[x[is_here], y[is_here], z[is_here] - sections.start] = arrays.CLEFT
+        elif self._cleft.cleft_id:
+            self._mark("cleft", {int(self._cleft.cleft_id): arrays.CLEFT}, sections, mask_xyz)
         return mask_xyz
 
-    def _neurons(self, start: int, stop: int, allocate: Allocate) -> np.ndarray:
-        mask_xyz = self._empty(self._layers["segmentation"], start, stop, allocate)
+    def _neurons(self, sections: range, allocate: Allocate) -> np.ndarray:
+        mask_xyz = self._empty(self._layers["segmentation"], sections, allocate)
         mask_xyz[...] = arrays.BACKGROUND
         labels = {self._pair.pre_id: arrays.PRESYNAPTIC, self._pair.post_id: arrays.POSTSYNAPTIC}
-        self._mark("segmentation", labels, start, stop, mask_xyz)
+        self._mark("segmentation", labels, sections, mask_xyz)
         return mask_xyz
 
-    def _mark(
-        self, name: str, labels: Mapping[int, int], start: int, stop: int, mask_xyz: np.ndarray
-    ) -> None:
-        for part, ids_xyz, axes in self._ids(name, start, stop):
+    def _mark(self, name: str, labels: Mapping[int, int], sections: range, mask_xyz: np.ndarray) -> None:
+        for part, ids_xyz, axes in self._ids(name, sections):
             _kernels().mark(ids_xyz, axes, labels, mask_xyz[part])
 
-    def _nearest_cleft(self, start: int, stop: int) -> _Cleft:
+    def _nearest_cleft(self, sections: range) -> _Cleft:
         """Find the cleft; beyond some sections only if none in them is nearer than their edge."""
-        found = self._nearest(start, stop)
+        found = self._nearest(sections)
         centre, size, first = self._pair.centre_nm[2], self._grid_nm[2], self._start[2]
-        edges = [centre - (first + start) * size if start else math.inf]
-        edges += [(first + stop) * size - centre if stop < self.shape[2] else math.inf]
+        edges = [centre - (first + sections.start) * size if sections.start else math.inf]
+        edges += [(first + sections.stop) * size - centre if sections.stop < self.shape[2] else math.inf]
         if found is None or math.sqrt(found[0]) >= min(edges):
-            found = self._nearest(0, self.shape[2])
+            found = self._nearest(range(self.shape[2]))
         return _Cleft(str(found[2]), math.sqrt(found[0])) if found else _Cleft()
 
-    def _nearest(self, start: int, stop: int) -> tuple[float, tuple[int, int, int], int] | None:
+    def _nearest(self, sections: range) -> tuple[float, tuple[int, int, int], int] | None:
         """Squared distance, voxel and id of the nearest cleft in some sections."""
-        squares, nearest = self._squares(start, stop), []
-        for part, ids_xyz, axes in self._ids("cleft", start, stop):
+        squares, nearest = self._squares(sections), []
+        for part, ids_xyz, axes in self._ids("cleft", sections):
             there = [axis[inside] for axis, inside in zip(squares, part, strict=True)]
             if found := _kernels().nearest(ids_xyz, axes, there):
                 voxel = tuple(inside.start + k for inside, k in zip(part, found[1], strict=True))
                 nearest.append((found[0], voxel, found[2]))
         return min(nearest, default=None)
 
-    def _contact(self) -> _Cleft:
+    def _find_contact(self) -> _Cleft:
         """Find the voxels where the neurons touch, in as many sections as it takes."""
-        reach = (_CONTACT_NM + _CONTACT_FARTHEST_NM) ** 2 + _NEAR
-        near = np.flatnonzero(self._squares(0, self.shape[2])[2] <= reach)
-        if not near.size:
+        from scipy import ndimage  # few data sets need it
+
+        squares, reach = self._squares(range(self.shape[2])), _CONTACT_NM + _CONTACT_FARTHEST_NM
+        near = x, y, z = [np.flatnonzero(axis <= reach**2 + _NEAR) for axis in squares]
+        if not z.size:
             return _Cleft()
-        start, stop = int(near[0]), int(near[-1]) + 1
-        squares, offsets = self._squares(start, stop), grid.offsets_within(_CONTACT_NM, self._grid_nm)
-        mask_xyz = self._neurons(start, stop, npy.fresh)
-        is_contact_xyz = _kernels().near_both(mask_xyz, squares, offsets, _CONTACT_FARTHEST_NM**2 + _NEAR)
-        found = _kernels().nearest(is_contact_xyz, [*map(np.arange, is_contact_xyz.shape)], squares)
-        return _Cleft(CONTACT, math.sqrt(found[0]), start, is_contact_xyz) if found else _Cleft()
+        neurons_xyz = self._neurons(range(z[0], z[-1] + 1), npy.fresh)[np.ix_(x, y)]
+        ball = grid.ball(_CONTACT_NM, self._grid_nm)
+        is_pre, is_post = (
+            ndimage.binary_dilation(neurons_xyz == label, ball)
+            for label in (arrays.PRESYNAPTIC, arrays.POSTSYNAPTIC)
+        )
+        squares_xyz = squares[0][x, None, None] + squares[1][y, None] + squares[2][z]
+        is_contact = is_pre & is_post & (squares_xyz <= _CONTACT_FARTHEST_NM**2 + _NEAR)
+        if not is_contact.any():
+            return _Cleft()
+        voxels = [axis[k] for axis, k in zip(near, np.nonzero(is_contact), strict=True)]
+        return _Cleft(CONTACT, math.sqrt(squares_xyz[is_contact].min()), voxels)
 
     # Parts of volumes
 
-    def _ids(self, name: str, start: int, stop: int) -> Iterator[tuple]:
+    def _ids(self, name: str, sections: range) -> Iterator[tuple]:
         """Read ids part by part: the part of the sections that they cover, ids, where each grid voxel is."""
-        for low, high in self._slabs(self._layers[name], start, stop):
-            weights = self._weights(self._layers[name], low, high, grid.sampled, grid.sampled)
-            ids_xyz = self._read(name, weights, (start, stop), npy.reused("volume"))
+        weights = self._weights(self._layers[name], sections, grid.sampled, grid.sampled)
+        for part, axes, ids_xyz in self._parts(name, weights, sections):
             if ids_xyz.size:
-                x, y, z = (axis.inside for axis in weights)
-                axes = [axis.first[axis.inside] - axis.bounds[0] for axis in weights]
-                yield (x, y, slice(z.start + low - start, z.stop + low - start)), ids_xyz, axes
+                x, y, z = (axis.inside for axis in axes)
+                places = [axis.first[axis.inside] - axis.bounds[0] for axis in axes]
+                yield (x, y, slice(part.start + z.start, part.start + z.stop)), ids_xyz, places
 
-    def _slabs(self, layer: Layer, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Split sections so that the volume's voxels do not take too much memory."""
-        ratios = [size / fine for size, fine in zip(self._grid_nm, layer.voxel_size_nm, strict=True)]
-        n_voxels = math.prod(self.shape[:2]) * ratios[0] * ratios[1] * max(ratios[2], 1)
-        n = max(1, int(_SLAB_BYTES / (n_voxels * layer.dtype.itemsize)))
-        return ((low, min(low + n, stop)) for low in range(start, stop, n))
+    def _parts(
+        self, name: str, weights: Sequence[grid.Weights], sections: range
+    ) -> Iterator[tuple[slice, list[grid.Weights], np.ndarray]]:
+        """Read a volume so that it does not take too much memory: sections, weights, voxels."""
+        n_voxels = math.prod(high - low for low, high in (axis.bounds for axis in weights))
+        n_bytes = max(1, n_voxels * self._layers[name].dtype.itemsize)
+        n, (x, y, z) = max(1, len(sections) * _SLAB_BYTES // n_bytes), weights
+        for start in range(0, len(sections), n):
+            part = slice(start, start + n)
+            axes = [x, y, grid.Weights(z.first[part], z.weights[part])]
+            yield part, axes, self._read(name, axes, sections, npy.reused("volume"))
 
-    def _bounds(self, start: int, stop: int) -> list[tuple[int, int]]:
+    def _bounds(self, sections: range) -> list[tuple[int, int]]:
         """Grid voxels of some sections, along x, y and z."""
         x, y, z = self._start
-        return [(x, x + self.shape[0]), (y, y + self.shape[1]), (z + start, z + stop)]
+        return [(x, x + self.shape[0]), (y, y + self.shape[1]), (z + sections.start, z + sections.stop)]
 
     def _weights(
-        self, layer: Layer, start: int, stop: int, along_xy: Callable, along_z: Callable
+        self, layer: Layer, sections: range, along_xy: Callable, along_z: Callable
     ) -> list[grid.Weights]:
-        sides = zip(layer.axes(self._grid_nm), self._bounds(start, stop), strict=True)
-        x, y, z = ((axis, *bounds) for axis, bounds in sides)
-        return [along_xy(*x), along_xy(*y), along_z(*z)]
+        sides = zip(
+            (along_xy, along_xy, along_z), layer.axes(self._grid_nm), self._bounds(sections), strict=True
+        )
+        return [weigh(axis, *bounds) for weigh, axis, bounds in sides]
 
-    def _squares(self, start: int, stop: int) -> list[np.ndarray]:
+    def _squares(self, sections: range) -> list[np.ndarray]:
         """Squared distances from the centre in nm, along each axis, for some sections."""
-        sides = zip(self._pair.centre_nm, self._grid_nm, self._bounds(start, stop), strict=True)
+        sides = zip(self._pair.centre_nm, self._grid_nm, self._bounds(sections), strict=True)
         return [grid.squared_distances(centre, size, *bounds) for centre, size, bounds in sides]
 
     def _read(
-        self, name: str, weights: Sequence[grid.Weights], sections: tuple[int, int], allocate: Allocate
+        self, name: str, weights: Sequence[grid.Weights], sections: range, allocate: Allocate
     ) -> np.ndarray:
         """Read what grid voxels need of a volume, and note which blocks are absent."""
         low, high = zip(*(axis.bounds for axis in weights), strict=True)
@@ -288,9 +284,9 @@ class Cut:
         self._absent[name, sections] |= absent
         return values_xyz
 
-    def _empty(self, layer: Layer, start: int, stop: int, allocate: Allocate) -> np.ndarray:
+    def _empty(self, layer: Layer, sections: range, allocate: Allocate) -> np.ndarray:
         """Memory for some sections, in the order of a volume."""
-        shape = *self.shape[:2], stop - start
+        shape = *self.shape[:2], len(sections)
         return allocate(math.prod(shape)).reshape(shape, order="F" if layer.is_fortran else "C")
 
     # What was found
@@ -301,11 +297,10 @@ class Cut:
         if self._outside_fraction:
             share = f"{100 * self._outside_fraction:.3g} %"
             found.append(("part of the chunk lies outside of the EM, and is cutout", share))
-        for name, becomes in (("em", "cutout"), ("segmentation", "background"), ("cleft", "background")):
-            if name not in self._layers:
-                continue
+        for name, layer in self._layers.items():
             blocks = set().union(*(blocks for (of, _), blocks in self._absent.items() if of == name))
-            if blocks and self._layers[name].format == "precomputed":
+            if blocks and layer.format == "precomputed":
+                becomes = "cutout" if name == "em" else "background"
                 kind = f"blocks of the {name} volume are absent, and {becomes}"
                 found.append((kind, counted(len(blocks), "block")))
         if self._cleft and not self._cleft.cleft_id:
@@ -313,7 +308,7 @@ class Cut:
         elif self._cleft and self._cleft.distance_nm > _FAR_NM:
             kind = f"the nearest cleft is more than {_FAR_NM:g} nm from the centre"
             found.append((kind, f"{self._cleft.distance_nm:.0f} nm"))
-        return [Problem(kind=kind, detail=detail, severity="warning") for kind, detail in found]
+        return [problems.warning(kind, detail=detail) for kind, detail in found]
 
     def sources_row(self) -> dict[str, str | int | float]:
         """Row of `sources.csv`, after EM and mask have been read."""

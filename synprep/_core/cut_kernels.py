@@ -52,18 +52,6 @@ def nearest(
     return (square, tuple(int(k) for k in np.unravel_index(rank, shape)), int(found)) if found else None
 
 
-def near_both(
-    mask_xyz: np.ndarray, squares: Sequence[np.ndarray], offsets: np.ndarray, farthest: float
-) -> np.ndarray:
-    """Whether a voxel has both a 1 and a 3 at one of some offsets, (n, 3) int64; (x, y, z) bool.
-
-    Looked for where the sum of `squares`, as for `nearest`, is at most `farthest`.
-    """
-    out_xyz = np.zeros(mask_xyz.shape, np.bool_)
-    _near_both(mask_xyz, *squares, offsets, farthest, out_xyz)
-    return out_xyz
-
-
 def _unsigned(ids: np.ndarray) -> np.ndarray:
     return ids.view(f"u{ids.dtype.itemsize}")  # fewer types to compile for; -1 is the largest id
 
@@ -129,20 +117,3 @@ def _nearest(ids, axis_a, axis_b, axis_c, squares_a, squares_b, squares_c, ranks
                     if square < best or rank < best_rank:
                         best, best_rank, best_id = square, rank, np.uint64(row[axis_c[c]])
     return best, best_rank, best_id
-
-
-@compiled
-def _near_both(mask, squares_x, squares_y, squares_z, offsets, farthest, out):
-    n_x, n_y, n_z = mask.shape
-    for x in range(n_x):
-        for y in range(n_y):
-            for z in range(n_z):
-                if squares_x[x] + squares_y[y] + squares_z[z] > farthest:
-                    continue
-                has_pre = has_post = False
-                for i in range(offsets.shape[0]):
-                    u, v, w = x + offsets[i, 0], y + offsets[i, 1], z + offsets[i, 2]
-                    if 0 <= u < n_x and 0 <= v < n_y and 0 <= w < n_z:
-                        has_pre |= mask[u, v, w] == 1
-                        has_post |= mask[u, v, w] == 3
-                out[x, y, z] = has_pre and has_post

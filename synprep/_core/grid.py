@@ -158,15 +158,15 @@ def squared_distances(centre_nm: float, grid_nm: float, start: int, stop: int) -
     return np.rint(distances**2 * 65536) / 65536
 
 
-def offsets_within(distance_nm: float, grid_nm: Sequence[float]) -> np.ndarray:
-    """Offsets to all grid voxels at most so far away, (n, 3) int64.
+def ball(radius_nm: float, grid_nm: Sequence[float]) -> np.ndarray:
+    """Which grid voxels are at most so far away from the one in the middle, (x, y, z) bool.
 
-    >>> len(offsets_within(20, (8, 8, 40))), len(offsets_within(8, (8, 8, 8)))
-    (21, 7)
+    >>> ball(8, (8, 8, 40))[:, :, 0].astype(int)
+    array([[0, 1, 0],
+           [1, 1, 1],
+           [0, 1, 0]])
     """
-    reach = [math.floor(distance_nm / size + _NEAR) for size in grid_nm]
-    offsets = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1).reshape(
-        -1, 3
-    )
-    squares = ((offsets * np.array(grid_nm)) ** 2).sum(axis=1)
-    return offsets[squares <= distance_nm**2 * (1 + _NEAR)]
+    reach = [math.floor(radius_nm / size + _NEAR) for size in grid_nm]
+    steps = np.ogrid[tuple(slice(-n, n + 1) for n in reach)]
+    squares = sum((step * size) ** 2 for step, size in zip(steps, grid_nm, strict=True))
+    return squares <= radius_nm**2 * (1 + _NEAR)
