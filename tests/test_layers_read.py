@@ -301,24 +301,6 @@ def test_identity(tmp_path):
         ("zarr://data/em.TIF", "TIFF is not read"),
         ("precomputed://ftp://host/em", "must have a path, or a URL: file:///..., http, https, gs or s3"),
         ("precomputed://file://data/em", "must have a path, or a URL"),
-        (
-            {"path": "zarr://em", "voxel_size": [1, 1, 1]},
-            "must be FORMAT://LOCATION, or have the keys path, voxel",
-        ),
-        ({"voxel_size_nm": [1, 1, 1]}, "or have the keys path"),
-        ({"path": 3}, "or have the keys path"),
-        (
-            {"path": "zarr://em", "voxel_size_nm": [8, 8]},
-            "voxel_size_nm is [8, 8]; it must be three numbers, x, y, z",
-        ),
-        ({"path": "zarr://em", "voxel_size_nm": 8}, "voxel_size_nm is 8; it must be three numbers"),
-        ({"path": "zarr://em", "voxel_size_nm": ["a", 8, 8]}, "must be three numbers"),
-        ({"path": "zarr://em", "voxel_size_nm": [8, 0, 8]}, "voxel_size_nm must be above 0"),
-        ({"path": "zarr://em", "voxel_size_nm": [8, float("nan"), 8]}, "voxel_size_nm is"),
-        ({"path": "zarr://em", "offset_nm": [1, 2, float("inf")]}, "offset_nm is"),
-        ({"path": "zarr://em", "axes": "zy"}, "axes is 'zy'; it must have x, y and z once, such as 'zyx'"),
-        ({"path": "zarr://em", "axes": "xyzz"}, "axes is 'xyzz'"),
-        ({"path": "zarr://em", "axes": ["z", "y", "x"]}, "axes is ['z', 'y', 'x']"),
     ],
 )
 def test_a_parameter_that_cannot_be_says_how_to_write_it(spec, message):

@@ -103,10 +103,20 @@ def test_the_path_of_the_table_starts_from_the_project():
         ({"em": ["zarr://em"]}, "em must be FORMAT://LOCATION"),
         ({"em": {"voxel_size_nm": [8, 8, 40]}}, "em: path is missing"),
         ({"em": {"path": "zarr://em", "voxel_size": 8}}, "em: voxel_size is not a key; did you mean voxel_"),
-        ({"em": {"path": "zarr://em", "voxel_size_nm": 8}}, "em: voxel_size_nm must be three numbers"),
-        ({"em": {"path": "zarr://em", "offset_nm": [0, 0]}}, "em: offset_nm must be three numbers"),
-        ({"em": {"path": "zarr://em", "axes": "zy"}}, "em: axes must hold x, y and z once each"),
-        ({"em": {"path": "zarr://em", "axes": "xyzz"}}, "em: axes must hold x, y and z once each"),
+        ({"em": {"path": 3}}, "em: path must be FORMAT://LOCATION"),
+        *(
+            ({"em": {"path": "zarr://em", "voxel_size_nm": size}}, "em: voxel_size_nm must be three numbers")
+            for size in (8, [8, 8], ["a", 8, 8], [8, 0, 8], [8, float("nan"), 8], None)
+        ),
+        *(
+            ({"em": {"path": "zarr://em", "offset_nm": offset}}, "em: offset_nm must be three numbers")
+            for offset in ([0, 0], [1, 2, float("inf")])
+        ),
+        *(
+            ({"em": {"path": "zarr://em", "axes": axes}}, "em: axes must hold x, y and z once each")
+            for axes in ("zy", "xyzz", "")
+        ),
+        ({"em": {"path": "zarr://em", "axes": ["z", "y", "x"]}}, "em: axes must"),
         ({"voxel_size_nm": [8, 8, -40]}, "voxel_size_nm must be three numbers greater than 0"),
         ({"voxel_size_nm": [8, 9, 40]}, "voxel_size_nm must be equal in x and y, not [8.0, 9.0, 40.0]"),
         ({"chunk_shape": [256, 256, 0]}, "chunk_shape must be three whole numbers from 1 to 4096"),

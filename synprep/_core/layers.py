@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Layer:
     warning: str  # empty, or that its voxels are coarser than the grid's
     _store: Any = field(repr=False, compare=False)
     _source: Source = field(repr=False, compare=False)
-    _is_there: Callable[[], bool] = field(repr=False, compare=False)
+    _folder: str = field(repr=False, compare=False)  # of the store: what it says of this scale is there
 
     @property
     def bounds_nm(self) -> tuple[tuple[float, float], ...]:
@@ -82,7 +82,9 @@ class Layer:
         n_bytes = int(np.prod(shape)) * self.dtype.itemsize
         memory = allocate(n_bytes) if allocate else np.empty(n_bytes, np.uint8)
         values = memory.view(self.dtype).reshape(shape, order="F" if self.is_fortran else "C")
-        absent = n_bytes and self._wait(self._reading(values, start_xyz, start_xyz, stop_xyz))
+        if not n_bytes:
+            return values, set()
+        absent = stores.wait(self._source, self._reading(values, start_xyz, start_xyz, stop_xyz))
         if absent and fill is None:
             raise self._absent_error(absent)
         return values, self._read_blocks(values, start_xyz, stop_xyz, fill) if absent else set()
@@ -94,9 +96,6 @@ class Layer:
         part = tuple(slice(a - c, b - c) for a, b, c in zip(start, stop, first, strict=True))
         target = stores.tensorstore().array(values[part], copy=False)
         return target.write(self._store[tuple(map(slice, start, stop))])
-
-    def _wait(self, reading: Any) -> str:
-        return stores.wait(self._source, reading)
 
     def _absent_error(self, absent: str) -> ChunkError:
         choice = "with missing_em: cutout it becomes cutout"
@@ -116,8 +115,8 @@ class Layer:
             first = [max(a, k * n) for k, (a, _, n) in zip(block, sides, strict=True)]
             last = [min(b, k * n + n) for k, (_, b, n) in zip(block, sides, strict=True)]
             readings[block] = self._reading(values, start, first, last)
-        absent = {block for block, reading in readings.items() if self._wait(reading)}
-        if not self._is_there():  # of a store that is gone all blocks are absent
+        absent = {block for block, reading in readings.items() if stores.wait(self._source, reading)}
+        if stores.read_json(self._source, self._folder) is None:  # then all blocks are absent
             raise ChunkError("there is no such store", "it was there when the run began", self.path)
         return absent
 
@@ -146,33 +145,36 @@ def open_layer(spec: str | Mapping[str, Any], grid_nm: Sequence[float], cache_mb
 
     Raises a ParameterError that says how to write it, or a ChunkError if the store does not answer.
     """
-    source = stores.parse(spec)
+    source = stores.parse(spec, cache_mb)
     with _opening:  # so that threads share one cache
         try:
-            scales = _scales(source, cache_mb)
+            scales = _scales(source)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise source.error(f"what its store says of it cannot be read: {error!r}") from error
         if not scales:
             raise source.error("its store says no scales")
         scale = scales[grid.choose_scale([one.voxel_size_nm for one in scales], grid_nm)]
-        if grid.coarseness(scale.voxel_size_nm, grid_nm) > _COARSEST:
-            found = f"its finest voxels, {_shown(scale.voxel_size_nm)} nm, are more than 1.5 times as coarse"
-            raise source.error(f"{found} as voxel_size_nm, {_shown(grid_nm)}")
-        return _opened(source, scale, grid_nm, cache_mb)
+        return _opened(source, scale, _warning(source, scale, grid_nm))
 
 
-def _opened(source: Source, scale: "_Scale", grid_nm: Sequence[float], cache_mb: int) -> Layer:
+def _warning(source: Source, scale: "_Scale", grid_nm: Sequence[float]) -> str:
+    """Say that voxels are coarser than the grid's; raises a ParameterError if they are much coarser."""
+    coarseness, size = grid.coarseness(scale.voxel_size_nm, grid_nm), _shown(scale.voxel_size_nm)
+    if coarseness > _COARSEST:
+        found = f"its finest voxels, {size} nm, are more than 1.5 times as coarse"
+        raise source.error(f"{found} as voxel_size_nm, {_shown(grid_nm)}")
+    return f"its voxels, {size} nm, are coarser than those of the chunks" if coarseness > 1 else ""
+
+
+def _opened(source: Source, scale: "_Scale", warning: str) -> Layer:
     _agree(source, scale)
     if source.format == "precomputed" and (name := stores.packed_block(source, scale.name)):
         remedy = "unpack them, with gunzip -r, or write them with compress=False"
         raise source.error(f"its blocks are compressed files, such as {scale.name}/{name}: {remedy}")
-    store = _turned(source, stores.open_array(source, scale.folder, cache_mb, **scale.options), scale.axes)
-    read_metadata = partial(stores.read_json, source, scale.folder, source.metadata_name, cache_mb)
+    store = _turned(source, stores.open_array(source, scale.folder, **scale.options), scale.axes)
     place = scale.name, scale.voxel_size_nm, scale.offset_nm
-    said = [source.shown, *place, scale.axes, scale.metadata or read_metadata()]
-    order, warning = store.chunk_layout.inner_order, ""
-    if grid.coarseness(scale.voxel_size_nm, grid_nm) > 1:
-        warning = f"its voxels, {_shown(scale.voxel_size_nm)} nm, are coarser than those of the chunks"
+    said = [source.shown, *place, scale.axes, scale.metadata or stores.read_json(source, scale.folder)]
+    order = store.chunk_layout.inner_order
     return Layer(
         source.path,
         *place,
@@ -184,7 +186,7 @@ def _opened(source: Source, scale: "_Scale", grid_nm: Sequence[float], cache_mb:
         warning=warning,
         _store=store,
         _source=source,
-        _is_there=lambda: read_metadata() is not None,
+        _folder=scale.folder,
     )
 
 
@@ -231,31 +233,31 @@ class _Scale:
     metadata: Any = None  # what the store says of it, if that has been read
 
 
-def _scales(source: Source, cache_mb: int) -> list[_Scale]:
+def _scales(source: Source) -> list[_Scale]:
     """Scales that a store has, by what it says and what the parameter adds."""
-    metadata = stores.read_json(source, "", source.metadata_name, cache_mb)
+    metadata = stores.read_json(source, "")
     if source.format == "precomputed" and metadata:
         return _precomputed_scales(source, metadata)
     attributes = (metadata or {}).get("attributes") or {}
     if source.format == "zarr" and metadata is None:
-        attributes = stores.read_json(source, "", ".zattrs", cache_mb) or {}
+        attributes = stores.read_json(source, "", ".zattrs") or {}
     if multiscales := attributes.get("ome", attributes).get("multiscales"):
         return [_ome_scale(source, multiscales[0], dataset) for dataset in multiscales[0]["datasets"]]
     if metadata is None:
-        raise _not_there(source, cache_mb)
+        raise _not_there(source)
     if metadata.get("node_type") == "group" or (source.format == "n5" and "dimensions" not in metadata):
         raise source.error("is a group that says no scales: name one of its arrays")
-    return [_array_scale(source, cache_mb)]
+    return [_array_scale(source)]
 
 
-def _not_there(source: Source, cache_mb: int) -> Exception:
+def _not_there(source: Source) -> Exception:
     """Error about a store that is not there, or has another format."""
     for name, (_, file) in [*DRIVERS.items(), ("zarr", ("zarr", ".zgroup"))]:
-        if stores.read_json(source, "", file, cache_mb) is not None:
+        if stores.read_json(source, "", file) is not None:
             if name == source.format:
                 return source.error("is a group that says no scales: name one of its arrays")
             return source.error(f"is {name}: write {name}://{source.location}")
-    return ChunkError("there is no such store", f"it has no {source.metadata_name}", source.path)
+    return ChunkError("there is no such store", f"it has no {DRIVERS[source.format][1]}", source.path)
 
 
 def _precomputed_scales(source: Source, info: Mapping[str, Any]) -> list[_Scale]:
@@ -294,17 +296,17 @@ def _ome_scale(source: Source, multiscale: Mapping[str, Any], dataset: Mapping[s
     return _Scale(folder, size_nm, source.offset_nm if is_said else corner_nm, names, folder)
 
 
-def _array_scale(source: Source, cache_mb: int) -> _Scale:
+def _array_scale(source: Source) -> _Scale:
     """Scale of a single array, by its labels and units, if it has them, and what the parameter says."""
-    store = stores.open_array(source, "", cache_mb)
+    store = stores.open_array(source, "")
     labels = store.domain.labels
     axes = "".join(labels) if {*"xyz"} <= {*labels} else source.axes
     if not axes:
         raise source.error(f"the store does not say its axes: {_AS_MAPPING} axes, such as 'zyx'")
-    units = {name: unit for name, unit in zip(axes, store.dimension_units or (), strict=False) if unit}
-    if all(name in units and units[name].base_unit in _NANOMETRES for name in "xyz"):
-        parts = [units[name] for name in "xyz"]
-        size = tuple(_nm(unit.multiplier * _NANOMETRES[unit.base_unit]) for unit in parts)
+    by_axis = dict(zip(axes, store.dimension_units, strict=False))
+    units = [by_axis.get(name) for name in "xyz"]
+    if all(unit and unit.base_unit in _NANOMETRES for unit in units):
+        size = tuple(_nm(unit.multiplier * _NANOMETRES[unit.base_unit]) for unit in units)
     elif not (size := source.voxel_size_nm):
         raise source.error(f"the store does not say its voxel size: {_AS_MAPPING} voxel_size_nm (x, y, z)")
     return _Scale("", size, source.offset_nm or (0.0, 0.0, 0.0), axes)

@@ -6,11 +6,10 @@ tensorstore tells errors apart by the code in front of their text, such as "NOT_
 import difflib
 import itertools
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +57,7 @@ class Source:
     voxel_size_nm: Triple | None = None
     offset_nm: Triple | None = None  # corner of voxel 0
     axes: str = ""
+    cache_mb: int = 512
 
     @property
     def format(self) -> str:
@@ -75,11 +75,6 @@ class Source:
         is_url = "://" in self.location
         return self.path if is_url else f"{self.format}://{shown(resolve(self.location))}"
 
-    @property
-    def metadata_name(self) -> str:
-        """Name of the file that holds what the store says of itself."""
-        return DRIVERS[self.format][1]
-
     def error(self, text: str) -> ParameterError:
         """Error about what the parameter says, or what the store holds."""
         return ParameterError(f"{self.path}: {text}")
@@ -88,33 +83,16 @@ class Source:
 # What the parameter says
 
 
-def parse(spec: str | Mapping[str, Any]) -> Source:
-    """Read what a parameter says of a volume; raises a ParameterError that says how to write it."""
-    said = {"path": spec} if isinstance(spec, str) else dict(spec)
-    names = [one.name for one in fields(Source)]
-    if not said.keys() <= {*names} or not isinstance(said.get("path"), str):
-        raise ParameterError(f"{spec}: must be FORMAT://LOCATION, or have the keys {', '.join(names)}")
-    source = Source(said["path"])
+def parse(spec: str | Mapping[str, Any], cache_mb: int = 512) -> Source:
+    """Read what a parameter says of a volume, whose form `volume_settings` has checked.
+
+    Raises a ParameterError that says how to write it if its format or location is not read.
+    """
+    said = {"path": spec} if isinstance(spec, str) else spec
+    sizes = (tuple(map(float, said[key])) if key in said else None for key in ("voxel_size_nm", "offset_nm"))
+    source = Source(said["path"], *sizes, said.get("axes", ""), cache_mb)
     _refuse(source)
-    sizes = [_triple(source, key, said.get(key)) for key in names[1:3]]
-    if sizes[0] and min(sizes[0]) <= 0:
-        raise source.error("voxel_size_nm must be above 0")
-    axes = said.get("axes") or ""
-    if axes and (not isinstance(axes, str) or sorted(axes) != sorted({*axes, *"xyz"})):
-        raise source.error(f"axes is {axes!r}; it must have x, y and z once, such as 'zyx'")
-    return Source(source.path, *sizes, axes)
-
-
-def _triple(source: Source, key: str, numbers: Any) -> Triple | None:
-    if numbers is None:
-        return None
-    try:
-        x, y, z = map(float, numbers)
-    except (TypeError, ValueError):
-        x = y = z = math.nan
-    if not math.isfinite(x + y + z):
-        raise source.error(f"{key} is {numbers!r}; it must be three numbers, x, y, z")
-    return x, y, z
+    return source
 
 
 def _refuse(source: Source) -> None:
@@ -131,12 +109,12 @@ def _refuse(source: Source) -> None:
         raise ParameterError("credentials are taken from the environment, never from the URL of a volume")
 
 
-def _kvstore(source: Source, key: str = "") -> dict[str, Any]:
+def _kvstore(source: Source, folder: str = "") -> dict[str, Any]:
     """Where a store, or a folder below it, is, for tensorstore."""
     scheme, is_url, rest = source.location.partition("://")
-    bucket, _, path = (f"{rest.rstrip('/')}/{key.strip('/')}".rstrip("/") + "/").partition("/")
+    bucket, _, path = (f"{rest.rstrip('/')}/{folder.strip('/')}".rstrip("/") + "/").partition("/")
     if not is_url:
-        return {"driver": "file", "path": Path(resolve(source.location), key).as_posix() + "/"}
+        return {"driver": "file", "path": Path(resolve(source.location), folder).as_posix() + "/"}
     if scheme == "file" and not bucket:
         return {"driver": "file", "path": Path(url2pathname(f"/{path}")).as_posix() + "/"}
     if scheme in ("http", "https"):
@@ -208,26 +186,23 @@ def _text(error: Exception) -> str:
 def wait(source: Source, reading: Any) -> str:
     """Wait until a box is read; returns which block is absent, or an empty text."""
     with _answering(source):
-        try:
-            reading.result()
-        except ValueError as error:
-            if not str(error).startswith(_ABSENT):
-                raise
-            return _text(error).removeprefix("NOT_FOUND: ")
-    return ""
+        error = reading.exception()
+        if error and not str(error).startswith(_ABSENT):
+            raise error
+    return _text(error).removeprefix("NOT_FOUND: ") if error else ""
 
 
-def read_json(source: Source, key: str, name: str, cache_mb: int) -> Any:
-    """Read a JSON file in a folder of a store, as it is now; None if there is none."""
+def read_json(source: Source, folder: str, name: str = "") -> Any:
+    """Read what a store says of itself, or another JSON file in it, as it is now; None if there is none."""
     with _answering(source):
-        folder = tensorstore().KvStore.open(_kvstore(source, key), context=_context(cache_mb)).result()
-        answer = folder.read(name).result()
+        place = tensorstore().KvStore.open(_kvstore(source, folder), context=_context(source.cache_mb))
+        answer = place.result().read(name or DRIVERS[source.format][1]).result()
         return json.loads(answer.value) if answer.state == "value" else None
 
 
-def open_array(source: Source, key: str, cache_mb: int, **options: Any) -> Any:
+def open_array(source: Source, folder: str, **options: Any) -> Any:
     """Open an array for reading: absent blocks are errors; a block is not asked for twice."""
-    place = {"driver": DRIVERS[source.format][0], "kvstore": _kvstore(source, key), **options}
+    place = {"driver": DRIVERS[source.format][0], "kvstore": _kvstore(source, folder), **options}
     strict = {"fill_missing_data_reads": False, "recheck_cached_data": False}
     with _answering(source):
-        return tensorstore().open(place | strict, read=True, context=_context(cache_mb)).result()
+        return tensorstore().open(place | strict, read=True, context=_context(source.cache_mb)).result()
