@@ -309,13 +309,6 @@ def test_a_parameter_that_cannot_be_says_how_to_write_it(spec, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["https://me:secret@host/em", "https://host/em?X-Amz-Signature=secret"])
-def test_credentials_in_a_url_are_refused_and_not_repeated(url):
-    with pytest.raises(ParameterError, match="credentials are taken from the environment") as caught:
-        open_layer(f"precomputed://{url}", GRID)
-    assert "secret" not in str(caught.value)
-
-
 def damaged(name, change):
     def make(folder):
         spec = write(name, folder, random_array())

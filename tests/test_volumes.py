@@ -154,6 +154,7 @@ def test_all_problems_are_in_one_message():
     [
         "precomputed://s3://AKIA:SECRET@bucket/em",
         "zarr://https://me:SECRET@host/em",
+        "precomputed://https://host/em?X-Amz-Signature=SECRET",
         "s3://AKIA:SECRET@bucket/em",
     ],
 )

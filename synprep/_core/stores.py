@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from synprep._core.errors import ChunkError, ParameterError, listed
@@ -105,8 +104,6 @@ def _refuse(source: Source) -> None:
         near = difflib.get_close_matches(name, DRIVERS, 1)
         hint = f"; did you mean {near[0]}?" if near and location else ""
         raise source.error(f"must be FORMAT://LOCATION, with FORMAT one of {listed(DRIVERS)}{hint}")
-    if "://" in location and ("?" in location or "@" in urlsplit(location).netloc):
-        raise ParameterError("credentials are taken from the environment, never from the URL of a volume")
 
 
 def _kvstore(source: Source, folder: str = "") -> dict[str, Any]:

@@ -176,9 +176,9 @@ def _is_path(address: str) -> bool:
 
 
 def _names_a_user(value: Any) -> bool:
-    """Whether a URL holds a user or a key, as in precomputed://s3://key:secret@bucket/em."""
+    """Whether a URL holds a user or a key, as in precomputed://s3://key:secret@bucket/em, or a query."""
     is_url = isinstance(value, str) and "://" in value and not _is_path(value)
-    return is_url and "@" in value.rpartition("://")[2].partition("/")[0]
+    return is_url and ("?" in value or "@" in value.rpartition("://")[2].partition("/")[0])
 
 
 def _path_problem(name: str, value: Any) -> str:
