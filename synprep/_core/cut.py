@@ -123,6 +123,7 @@ class Cut:
         volumes, self._pair, self.synapse_id = pair.volumes, pair, pair.synapse_id
         self._layers, self._grid_nm, self.shape = volumes.layers(), volumes.voxel_size_nm, volumes.chunk_shape
         self._start = grid.chunk_start(pair.centre_nm, self._grid_nm, self.shape)
+        self._em_fill = volumes.cutout_pixel_value if volumes.missing_em == "cutout" else None
         header = npy.Header(self.shape, True, np.dtype(np.uint8), 0)
         self.em = CutArray(self._layers["em"].path, header, self._read_em)
         self.mask = CutArray(self._layers["segmentation"].path, header, self._read_mask)
@@ -147,7 +148,7 @@ class Cut:
     def _read_em(self, sections: range, allocate: Allocate) -> np.ndarray:
         """Read sections of the EM; raises a ChunkError if all lie outside, or a block is absent."""
         layer = self._layers["em"]
-        weights = self._weights(layer, sections, grid.averaged, grid.stacked)
+        weights = self._weights("em", sections)
         n_inside = math.prod(int(axis.is_inside.sum()) for axis in weights)
         if not n_inside:
             raise ChunkError("the chunk lies outside of the EM", self._where(), layer.path)
@@ -235,8 +236,7 @@ class Cut:
 
     def _ids(self, name: str, sections: range) -> Iterator[tuple]:
         """Read ids part by part: the part of the sections that they cover, ids, where each grid voxel is."""
-        weights = self._weights(self._layers[name], sections, grid.sampled, grid.sampled)
-        for part, axes, ids_xyz in self._parts(name, weights, sections):
+        for part, axes, ids_xyz in self._parts(name, self._weights(name, sections), sections):
             if ids_xyz.size:
                 x, y, z = (axis.inside for axis in axes)
                 places = [axis.first[axis.inside] - axis.bounds[0] for axis in axes]
@@ -259,12 +259,10 @@ class Cut:
         x, y, z = self._start
         return [(x, x + self.shape[0]), (y, y + self.shape[1]), (z + sections.start, z + sections.stop)]
 
-    def _weights(
-        self, layer: Layer, sections: range, along_xy: Callable, along_z: Callable
-    ) -> list[grid.Weights]:
-        sides = zip(
-            (along_xy, along_xy, along_z), layer.axes(self._grid_nm), self._bounds(sections), strict=True
-        )
+    def _weights(self, name: str, sections: range) -> list[grid.Weights]:
+        """How the voxels of a volume make those of some sections, along x, y and z."""
+        methods = (grid.averaged, grid.averaged, grid.stacked) if name == "em" else (grid.sampled,) * 3
+        sides = zip(methods, self._layers[name].axes(self._grid_nm), self._bounds(sections), strict=True)
         return [weigh(axis, *bounds) for weigh, axis, bounds in sides]
 
     def _squares(self, sections: range) -> list[np.ndarray]:
@@ -277,9 +275,7 @@ class Cut:
     ) -> np.ndarray:
         """Read what grid voxels need of a volume, and note which blocks are absent."""
         low, high = zip(*(axis.bounds for axis in weights), strict=True)
-        volumes, is_em = self._pair.volumes, name == "em"
-        is_strict = is_em and volumes.missing_em == "error"
-        fill = None if is_strict else volumes.cutout_pixel_value if is_em else 0
+        fill = self._em_fill if name == "em" else arrays.BACKGROUND
         values_xyz, absent = self._layers[name].read(low, high, fill, allocate)
         self._absent[name, sections] |= absent
         return values_xyz
@@ -296,19 +292,20 @@ class Cut:
         found = []
         if self._outside_fraction:
             share = f"{100 * self._outside_fraction:.3g} %"
-            found.append(("part of the chunk lies outside of the EM, and is cutout", share))
+            kind = "part of the chunk lies outside of the EM, and is cutout"
+            found.append(problems.warning(kind, detail=share))
         for name, layer in self._layers.items():
             blocks = set().union(*(blocks for (of, _), blocks in self._absent.items() if of == name))
             if blocks and layer.format == "precomputed":
                 becomes = "cutout" if name == "em" else "background"
                 kind = f"blocks of the {name} volume are absent, and {becomes}"
-                found.append((kind, counted(len(blocks), "block")))
+                found.append(problems.warning(kind, detail=counted(len(blocks), "block")))
         if self._cleft and not self._cleft.cleft_id:
-            found.append((problems.NO_CLEFT, ""))
+            found.append(problems.warning(problems.NO_CLEFT))
         elif self._cleft and self._cleft.distance_nm > _FAR_NM:
             kind = f"the nearest cleft is more than {_FAR_NM:g} nm from the centre"
-            found.append((kind, f"{self._cleft.distance_nm:.0f} nm"))
-        return [problems.warning(kind, detail=detail) for kind, detail in found]
+            found.append(problems.warning(kind, detail=f"{self._cleft.distance_nm:.0f} nm"))
+        return found
 
     def sources_row(self) -> dict[str, str | int | float]:
         """Row of `sources.csv`, after EM and mask have been read."""

@@ -109,12 +109,11 @@ class Layer:
     ) -> set[tuple[int, ...]]:
         """Read a box block by block; those that are absent hold `fill`, and are returned."""
         values[...] = fill
-        sides = list(zip(start, stop, self.block_xyz, strict=True))
-        readings = {}
+        sides, readings = zip(start, stop, self.block_xyz, strict=True), {}
         for block in itertools.product(*(range(a // n, -(-b // n)) for a, b, n in sides)):
-            first = [max(a, k * n) for k, (a, _, n) in zip(block, sides, strict=True)]
-            last = [min(b, k * n + n) for k, (_, b, n) in zip(block, sides, strict=True)]
-            readings[block] = self._reading(values, start, first, last)
+            corner = np.multiply(block, self.block_xyz)
+            low, high = np.maximum(corner, start), np.minimum(corner + self.block_xyz, stop)
+            readings[block] = self._reading(values, start, low, high)
         absent = {block for block, reading in readings.items() if stores.wait(self._source, reading)}
         if stores.read_json(self._source, self._folder) is None:  # then all blocks are absent
             raise ChunkError("there is no such store", "it was there when the run began", self.path)
