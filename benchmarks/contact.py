@@ -14,7 +14,8 @@ import numpy as np
 import tensorstore as ts
 from benchmark import print_table
 
-from synprep._core.cut import VolumePair, Volumes
+from synprep._core.cut import VolumePair
+from synprep._core.volume_settings import Settings
 
 
 def to_label(mask_xyz: np.ndarray, label: int, at_nm: np.ndarray, size_nm: np.ndarray) -> np.ndarray:
@@ -38,8 +39,16 @@ def contact(mask_xyz: np.ndarray, size_nm: np.ndarray, centre: np.ndarray) -> np
     with tempfile.TemporaryDirectory() as name:
         em = write(Path(name, "em"), np.full(mask_xyz.shape, 100, np.uint8), size_nm)
         segmentation = write(Path(name, "segmentation"), mask_xyz.astype(np.uint64), size_nm)
-        volumes = Volumes(em, segmentation, "contact", tuple(size_nm.tolist()), shape)
-        pair = VolumePair("1", tuple((centre + 0.5) * size_nm), 1, 3, volumes)
+        settings = Settings(
+            synapse_table="",
+            centre_unit_nm=(1.0, 1.0, 1.0),
+            em=em,
+            segmentation=segmentation,
+            cleft="contact",
+            voxel_size_nm=tuple(size_nm.tolist()),
+            chunk_shape=shape,
+        )
+        pair = VolumePair("1", tuple((centre + 0.5) * size_nm), 1, 3, settings)
         cut_xyz = pair.open().mask.read()
     box = tuple(slice(n - k, 2 * n - k) for k, n in zip(centre, mask_xyz.shape, strict=True))
     return cut_xyz[box] == 2

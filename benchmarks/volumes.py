@@ -25,7 +25,7 @@ import tensorstore as ts
 from benchmark import KEPT, SIDE, fresh, print_table, standard_chunk
 
 from synprep import pairing, preprocess, volumes
-from synprep._core import cut, execution, files, npy, stores
+from synprep._core import execution, files, layers, npy, stores
 from synprep.params import Extract, Preprocess
 
 SHAPE = (3 * SIDE, 3 * SIDE, SIDE + 64)  # voxels of the volumes, of 8 x 8 x 40 nm
@@ -110,7 +110,7 @@ def parameter(table: Path, stored: dict[str, str], **others) -> dict:
 
 def forget() -> None:
     """Close the volumes and drop the blocks that are in memory."""
-    cut._open.cache_clear()
+    layers.open_layers.cache_clear()
     stores._context.cache_clear()
     gc.collect()
 

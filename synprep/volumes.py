@@ -54,16 +54,9 @@ def find(p: Any) -> Pairing:
     found = synapse_table.read(chosen, wanted)
     if not found.synapses:
         raise PairingError(_nothing_usable(found, wanted, chosen))
-    volumes = _volumes(chosen, p)
-    pairs = tuple(cut.VolumePair(*synapse[:4], volumes) for synapse in found.synapses)
+    cutout = getattr(p, "cutout_pixel_value", 0)
+    pairs = tuple(cut.VolumePair(*synapse[:4], chosen, cutout) for synapse in found.synapses)
     return Pairing(pairs, {}, {}, {}, (), tuple(found.problems))
-
-
-def _volumes(chosen: Settings, p: Any) -> cut.Volumes:
-    """What chunks are cut from, and how, see `cut.Volumes`."""
-    names = ("em", "segmentation", "cleft", "voxel_size_nm", "chunk_shape", "missing_em", "cache_mb")
-    values = {name: getattr(chosen, name) for name in names}
-    return cut.Volumes(**values, cutout_pixel_value=getattr(p, "cutout_pixel_value", 0))
 
 
 def _nothing_usable(found: synapse_table.Found, wanted: frozenset[str] | None, chosen: Settings) -> str:
@@ -215,7 +208,7 @@ def preflight(
     """
     chosen = settings(p.volumes, p)
     pairs = (find(p) if found is None else found).pairs
-    layers = _volumes(chosen, p).layers()
+    layers = pairs[0].layers()
     folder = getattr(p, "proc_data_path", "") if folder is None else folder
     key = _preflight.key_of(pairs, layers)
     result = _preflight.kept(folder, key)

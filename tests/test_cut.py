@@ -17,13 +17,20 @@ from write_volumes import EM_FORMATS, ID_FORMATS, write
 
 from synprep._core import arrays, chunk, cut, layers, paths, problems, tables
 from synprep._core.chunk import Pair
-from synprep._core.cut import Cut, VolumePair, Volumes
+from synprep._core.cut import Cut, VolumePair
 from synprep._core.errors import ChunkError, ParameterError
+from synprep._core.volume_settings import Settings
 
-GRID = (8, 8, 40)
+GRID = (8.0, 8.0, 40.0)
 PRE, POST, OTHER = 864691135000000437, 864691135000000456, 2**64 - 1  # the first two are one float
 MOUSE = PROJECT.parent / "shared" / "data" / "mouse_labels" / "labels_8_8_40.npz"
 SEG_MASK_MAP = {key: label for key, label in arrays.MASK_KEYS.items()}
+
+
+def volumes_of(em, segmentation, cleft, voxel_size_nm=GRID, chunk_shape=(256, 256, 256), **others):
+    """What chunks are cut from, as `volume_settings.settings` gives it; the table is not read."""
+    others |= {"synapse_table": "", "centre_unit_nm": (1.0, 1.0, 1.0), "chunk_shape": chunk_shape}
+    return Settings(em=em, segmentation=segmentation, cleft=cleft, voxel_size_nm=voxel_size_nm, **others)
 
 
 def random_volumes(rng, shape, n_clefts=3):
@@ -49,7 +56,7 @@ def write_all(folder, volumes, formats=("precomputed", "precomputed", "precomput
 def check(pair, placed, bounds):
     """Compare some sections, and then the whole chunk, with a plain cut."""
     volumes = pair.volumes
-    grid_nm, shape, cutout = volumes.voxel_size_nm, volumes.chunk_shape, volumes.cutout_pixel_value
+    grid_nm, shape, cutout = volumes.voxel_size_nm, volumes.chunk_shape, pair.cutout_pixel_value
     start = plain_cut.start_of(pair.centre_nm, grid_nm, shape)
     em_xyz = plain_cut.em(*placed[0], grid_nm, start, shape, cutout)
     labels = [plain_cut.ids(*one, grid_nm, start, shape) for one in placed[1:]]
@@ -99,7 +106,7 @@ def test_any_chunk_equals_a_plain_cut(data, seed, shape):
             specs.append(write(store, Path(folder, str(number)), volumes[number], *place))
             placed.append((volumes[number], *place))
         patch.setattr(cut, "_SLAB_BYTES", data.draw(st.sampled_from([1, 2000, 1 << 25]), "bytes in memory"))
-        pair = VolumePair("a", centre, PRE, POST, Volumes(*specs, GRID, shape, cutout_pixel_value=9))
+        pair = VolumePair("a", centre, PRE, POST, volumes_of(*specs, GRID, shape), 9)
         check(
             pair, placed, arrays.crop_bounds(shape[2], 5.0, data.draw(st.integers(0, shape[2]), "sections"))
         )
@@ -111,7 +118,7 @@ def test_any_chunk_equals_a_plain_cut(data, seed, shape):
 def test_every_format(stores, tmp_path):
     volumes = random_volumes(np.random.default_rng(0), (40, 36, 30))
     specs = write_all(tmp_path, volumes, (*stores, stores[1]), offset_nm=(80, -16, 400))
-    pair = VolumePair("a", (250.0, 120.0, 1000.0), PRE, POST, Volumes(*specs, GRID, (20, 20, 20)))
+    pair = VolumePair("a", (250.0, 120.0, 1000.0), PRE, POST, volumes_of(*specs, GRID, (20, 20, 20)))
     check(pair, [(array, GRID, (80, -16, 400)) for array in volumes], (8, 13))
 
 
@@ -128,7 +135,7 @@ def test_real_neurites(stores, tmp_path, monkeypatch):
         x, y, z = (int(rng.integers(0, n)) for n in neurons.shape)
         clefts[x : x + 20, y : y + 12, z : z + 4] = cleft_id
     specs = write_all(tmp_path, (em, neurons, clefts), (stores[0], *stores[1:] * 2))
-    volumes = Volumes(*specs, GRID, (128, 128, 100))
+    volumes = volumes_of(*specs, GRID, (128, 128, 100))
     around = [np.pad(array, ((64, 64), (64, 64), (50, 50))) for array in (em, neurons, clefts)]
     for _ in range(6):
         ids = []
@@ -154,7 +161,7 @@ def test_real_neurites(stores, tmp_path, monkeypatch):
 def test_4_nm_to_8_nm_is_the_mean(tmp_path):
     em = np.random.default_rng(0).integers(0, 256, (40, 40, 4), dtype=np.uint8)
     spec = write("precomputed", tmp_path, em, (4, 4, 40))
-    pair = VolumePair("a", (80.0, 80.0, 80.0), PRE, POST, Volumes(spec, spec, spec, GRID, (20, 20, 4)))
+    pair = VolumePair("a", (80.0, 80.0, 80.0), PRE, POST, volumes_of(spec, spec, spec, GRID, (20, 20, 4)))
     means = em.reshape(20, 2, 20, 2, 4).mean(axis=(1, 3))
     em_xyz = pair.open().em.read()
     assert np.abs(em_xyz - means).max() <= 0.5
@@ -168,7 +175,7 @@ def test_em_and_labels_stay_on_one_grid(tmp_path):
     specs = write_all(
         tmp_path, (disc * np.uint8(200), disc * np.uint64(PRE), disc * np.uint64(0)), size_nm=(7.5, 7.5, 40)
     )
-    pair = VolumePair("a", (300.0, 300.0, 60.0), PRE, POST, Volumes(*specs, GRID, (70, 70, 2)))
+    pair = VolumePair("a", (300.0, 300.0, 60.0), PRE, POST, volumes_of(*specs, GRID, (70, 70, 2)))
     expected = (np.argwhere(disc[:, :, 0]).mean(axis=0) + 0.5) * 7.5
     raw = pair.open()
     for array_xyz in (raw.em.read(), raw.mask.read()):
@@ -188,7 +195,7 @@ def cleft_pair(folder, voxels, centre_nm=(80.0, 80.0, 400.0), shape=(20, 20, 20)
         clefts[voxel] = cleft_id
     neurons = np.full(clefts.shape, PRE, np.uint64) if neurons is None else neurons
     specs = write_all(folder, (np.ones(clefts.shape, np.uint8), neurons, clefts))
-    return VolumePair("a", centre_nm, PRE, POST, Volumes(*specs, GRID, shape))
+    return VolumePair("a", centre_nm, PRE, POST, volumes_of(*specs, GRID, shape))
 
 
 def read_sections(monkeypatch):
@@ -218,7 +225,7 @@ def test_of_equally_near_clefts_the_first_is_taken(store, tmp_path):
     clefts = np.zeros((20, 20, 20), np.uint64)
     clefts[9, 10, 10], clefts[10, 9, 9], clefts[10, 10, 9], clefts[10, 10, 10] = 8, 5, 4, 3
     specs = write_all(tmp_path, (np.ones(clefts.shape, np.uint8), clefts, clefts), (store,) * 3)
-    raw = VolumePair("a", (80.0, 80.0, 400.0), PRE, POST, Volumes(*specs, GRID, (20, 20, 20))).open()
+    raw = VolumePair("a", (80.0, 80.0, 400.0), PRE, POST, volumes_of(*specs, GRID, (20, 20, 20))).open()
     raw.mask.read()
     assert raw.sources_row()["cleft_id"] == "8"
 
@@ -290,11 +297,11 @@ def test_ids_of_any_integer_type(dtype, tmp_path):
         clefts,
     ]
     top = int(np.iinfo(dtype).max)
-    raw = VolumePair("a", (80.0, 80.0, 400.0), 100, top, Volumes(*specs, GRID, (20, 20, 20))).open()
+    raw = VolumePair("a", (80.0, 80.0, 400.0), 100, top, volumes_of(*specs, GRID, (20, 20, 20))).open()
     assert raw.mask.read()[:4, 0, 0].tolist() == [2, 1, 3, 0]
     assert raw.sources_row()["cleft_id"] == "1"
     far = VolumePair(
-        "a", (80.0, 80.0, 400.0), 2**64 - 1, 2**33 + 100, Volumes(*specs, GRID, (20, 20, 20))
+        "a", (80.0, 80.0, 400.0), 2**64 - 1, 2**33 + 100, volumes_of(*specs, GRID, (20, 20, 20))
     ).open()
     assert set(np.unique(far.mask.read())) == {0, 2}  # ids are never cut to the type of the volume
 
@@ -311,7 +318,7 @@ def test_contact_equals_a_plain_one(seed, grid_nm, x_nm):
     em = np.ones(neurons.shape, np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         specs = write_all(Path(folder), (em, neurons, neurons), size_nm=grid_nm)
-        volumes = Volumes(*specs[:2], "contact", grid_nm, (80, 5, 6))
+        volumes = volumes_of(*specs[:2], "contact", grid_nm, (80, 5, 6))
         pair = VolumePair("a", (float(x_nm), 30.0, 4.0 * grid_nm[2] - 1), PRE, POST, volumes)
         raw = pair.open()
         parts = [raw.mask.read(2, 4), raw.mask.read()]
@@ -337,8 +344,8 @@ def test_contact_equals_a_plain_one(seed, grid_nm, x_nm):
 
 def test_what_lies_outside_is_cutout_with_a_warning(tmp_path):
     specs = write_all(tmp_path, random_volumes(np.random.default_rng(0), (20, 20, 20)))
-    volumes = Volumes(*specs, GRID, (20, 20, 20), cutout_pixel_value=255)
-    raw = VolumePair("a", (0.0, 80.0, 400.0), PRE, POST, volumes).open()
+    volumes = volumes_of(*specs, GRID, (20, 20, 20))
+    raw = VolumePair("a", (0.0, 80.0, 400.0), PRE, POST, volumes, 255).open()
     em_xyz = raw.em.read(8, 13)
     assert (em_xyz[:10] == 255).all()
     assert (raw.mask.read(8, 13)[:10] == 0).all()
@@ -349,7 +356,7 @@ def test_what_lies_outside_is_cutout_with_a_warning(tmp_path):
 
 def test_the_share_outside_is_that_of_the_sections_that_were_read(tmp_path):
     specs = write_all(tmp_path, random_volumes(np.random.default_rng(0), (20, 20, 20)))
-    raw = VolumePair("a", (80.0, 80.0, 200.0), PRE, POST, Volumes(*specs, GRID, (20, 20, 20))).open()
+    raw = VolumePair("a", (80.0, 80.0, 200.0), PRE, POST, volumes_of(*specs, GRID, (20, 20, 20))).open()
     raw.em.read(8, 13)
     assert raw.sources_row()["outside_fraction"] == 0
     raw.em.read()
@@ -359,7 +366,7 @@ def test_the_share_outside_is_that_of_the_sections_that_were_read(tmp_path):
 @pytest.mark.parametrize("centre", [(-80.0, 80.0, 400.0), (80.0, 80.0, 1200.0), (1e9, 80.0, 400.0)])
 def test_a_chunk_that_lies_outside_is_an_error(centre, tmp_path):
     specs = write_all(tmp_path, random_volumes(np.random.default_rng(0), (20, 20, 20)))
-    raw = VolumePair("a", centre, PRE, POST, Volumes(*specs, GRID, (20, 20, 20))).open()
+    raw = VolumePair("a", centre, PRE, POST, volumes_of(*specs, GRID, (20, 20, 20))).open()
     with pytest.raises(
         ChunkError, match=r"the chunk lies outside of the EM: its centre is .* goes from 0 to 160, 0"
     ):
@@ -379,8 +386,8 @@ def absent_specs(folder, stores=("precomputed",) * 3, of=("em", "segmentation", 
 @pytest.mark.parametrize("store", ["precomputed", "zarr3 zyx"])
 def test_a_missing_block_of_em(store, tmp_path):
     specs, (em, *_) = absent_specs(tmp_path, (store, "precomputed", "precomputed"), of=("em",))
-    volumes = Volumes(*specs, GRID, (24, 18, 12), cutout_pixel_value=7)
-    pair = VolumePair("a", (96.0, 72.0, 240.0), PRE, POST, volumes)
+    volumes = volumes_of(*specs, GRID, (24, 18, 12))
+    pair = VolumePair("a", (96.0, 72.0, 240.0), PRE, POST, volumes, 7)
     with pytest.raises(ChunkError, match=r"a block of the EM is absent: chunk .*missing_em: cutout"):
         pair.open().em.read(4, 8)
     assert np.array_equal(pair.open().em.read(0, 4), em[:, :, :4])
@@ -394,7 +401,7 @@ def test_a_missing_block_of_em(store, tmp_path):
 @pytest.mark.parametrize(("store", "n_warnings"), [("precomputed", 2), ("zarr xyz", 0)])
 def test_missing_blocks_of_labels_are_background(store, n_warnings, tmp_path):
     specs, volumes = absent_specs(tmp_path, ("precomputed", store, store), of=("segmentation", "cleft"))
-    pair = VolumePair("a", (96.0, 72.0, 240.0), PRE, POST, Volumes(*specs, GRID, (24, 18, 12)))
+    pair = VolumePair("a", (96.0, 72.0, 240.0), PRE, POST, volumes_of(*specs, GRID, (24, 18, 12)))
     for array_xyz in volumes[1:]:
         array_xyz[8:16, 6:12, 4:8] = 0
     check(pair, [(array, GRID, (0, 0, 0)) for array in volumes], (4, 8))
@@ -426,12 +433,15 @@ def test_volumes_of_the_wrong_type(which, dtype, message, tmp_path):
     volumes[which] = volumes[which].astype(dtype)
     specs = write_all(tmp_path, volumes)
     with pytest.raises(ParameterError, match=message):
-        VolumePair("a", (80.0, 80.0, 400.0), PRE, POST, Volumes(*specs)).open()
+        VolumePair("a", (80.0, 80.0, 400.0), PRE, POST, volumes_of(*specs)).open()
 
 
-def test_which_volume_an_error_is_about():
+def test_which_volume_an_error_is_about(tmp_path):
+    em = write("precomputed", tmp_path, random_volumes(np.random.default_rng(0), (20, 20, 20))[0])
     with pytest.raises(ParameterError, match=r"^segmentation: graphene://x: changes with every edit"):
-        layers.open_layers('{"segmentation": "graphene://x"}', GRID, 1)
+        VolumePair("a", (80.0, 80.0, 80.0), PRE, POST, volumes_of(em, "graphene://x", "contact")).open()
+    with pytest.raises(ParameterError, match=r"^em: contact: must be FORMAT://LOCATION"):
+        VolumePair("a", (80.0, 80.0, 80.0), PRE, POST, volumes_of("contact", em, "contact")).open()
 
 
 # As a raw pair
@@ -442,7 +452,7 @@ def test_state_is_what_a_chunk_is_cut_by(tmp_path):
         (tmp_path / name).mkdir()
     specs = write_all(tmp_path / "a", random_volumes(np.random.default_rng(0), (20, 20, 20)))
     others = write_all(tmp_path / "b", random_volumes(np.random.default_rng(0), (20, 20, 20)))
-    volumes = Volumes(*specs, GRID, (20, 20, 20))
+    volumes = volumes_of(*specs, GRID, (20, 20, 20))
     pair = VolumePair("a", (80.0, 80.0, 400.0), PRE, POST, volumes)
     assert json.loads(json.dumps(pair.state())) == pair.state() == pair.open().state
     changed = [
@@ -455,19 +465,20 @@ def test_state_is_what_a_chunk_is_cut_by(tmp_path):
         {"segmentation": others[1]},
         {"cleft": others[2]},
         {"cleft": "contact"},
-        {"voxel_size_nm": (8, 8, 41)},
+        {"voxel_size_nm": (8.0, 8.0, 41.0)},
         {"chunk_shape": (20, 20, 10)},
         {"missing_em": "cutout"},
     ):
         changed.append(replace(pair, volumes=replace(volumes, **change)))
     assert len({json.dumps(one.state()) for one in [pair, *changed]}) == len(changed) + 1
-    for change in ({"cache_mb": 7}, {"cutout_pixel_value": 1}, {"voxel_size_nm": (8.0, 8.0, 40.0)}):
+    for change in ({"cache_mb": 7}, {"synapse_table": "/b.csv"}, {"centre_unit_nm": (4.0, 4.0, 40.0)}):
         assert replace(pair, synapse_id="b", volumes=replace(volumes, **change)).state() == pair.state()
+    assert replace(pair, cutout_pixel_value=1).state() == pair.state()
 
 
 def test_a_pair_travels_to_another_process(tmp_path):
     specs = write_all(tmp_path, random_volumes(np.random.default_rng(0), (20, 20, 20)), ("zarr xyz",) * 3)
-    pair = VolumePair("a", (80.0, 80.0, 400.0), PRE, POST, Volumes(*specs, GRID, (20, 20, 20)))
+    pair = VolumePair("a", (80.0, 80.0, 400.0), PRE, POST, volumes_of(*specs, GRID, (20, 20, 20)))
     pair.open()
     copy = pickle.loads(pickle.dumps(pair))
     assert copy == pair
@@ -477,7 +488,7 @@ def test_a_pair_travels_to_another_process(tmp_path):
 def test_a_problem_is_located(tmp_path):
     spec = {"path": "zarr://data/neurons", "axes": "zyx"}
     pair = VolumePair(
-        "a", (80.0, 80.0, 400.0), PRE, POST, Volumes("precomputed://gs://b/em", spec, "contact")
+        "a", (80.0, 80.0, 400.0), PRE, POST, volumes_of("precomputed://gs://b/em", spec, "contact")
     )
     absolute = f"zarr://{paths.project_root() / 'data' / 'neurons'}"
     for volumes in (pair.volumes, replace(pair.volumes, segmentation=absolute)):
@@ -492,7 +503,7 @@ def test_a_tensor_equals_that_of_the_same_pair_in_files(cut_intensity_with_seg_m
     em[:, :, 14] = 0
     specs = write_all(tmp_path, (em, neurons, clefts), ("precomputed", "zarr xyz", "n5"))
     specs[0] = write("zarr3 yxz", tmp_path / "coarse", em, (11, 8, 40), (4, 0, 0))
-    pair = VolumePair("a", (120.0, 128.0, 600.0), PRE, POST, Volumes(*specs, GRID, (21, 20, 25)))
+    pair = VolumePair("a", (120.0, 128.0, 600.0), PRE, POST, volumes_of(*specs, GRID, (21, 20, 25)))
     with pair.open() as whole:
         np.save(tmp_path / "a.npy", whole.em.read())
         np.save(tmp_path / "a_mask.npy", whole.mask.read())
@@ -533,7 +544,7 @@ def test_threads_and_their_order_make_no_difference(tmp_path):
     specs = write_all(
         tmp_path, volumes, ("precomputed", "zarr xyz", "precomputed, compressed"), size_nm=(6, 6, 30)
     )
-    shared = Volumes(*specs, GRID, (20, 20, 20), cache_mb=1)
+    shared = volumes_of(*specs, GRID, (20, 20, 20), cache_mb=1)
     centres = [tuple(map(float, rng.integers(100, (300, 300, 900)))) for _ in range(30)]
     pairs = [VolumePair(str(k), centre, PRE, POST, shared) for k, centre in enumerate(centres)]
 
@@ -555,13 +566,13 @@ def test_volumes_are_opened_once(tmp_path, monkeypatch):
     opened, open_layer = [], layers.open_layer
     monkeypatch.setattr(layers, "open_layer", lambda *args: opened.append(args) or open_layer(*args))
     for k in range(3):
-        VolumePair(str(k), (80.0, 80.0, 400.0), PRE, POST, Volumes(*specs, GRID, (20, 20, 20))).open()
+        VolumePair(str(k), (80.0, 80.0, 400.0), PRE, POST, volumes_of(*specs, GRID, (20, 20, 20))).open()
     assert len(opened) == 3
 
 
 def test_a_row_has_the_columns_of_the_table(tmp_path):
     specs = write_all(tmp_path, random_volumes(np.random.default_rng(0), (20, 20, 20)))
-    raw = VolumePair("007", (81.5, 80.0, 401.0), PRE, POST, Volumes(*specs, GRID, (20, 20, 20))).open()
+    raw = VolumePair("007", (81.5, 80.0, 401.0), PRE, POST, volumes_of(*specs, GRID, (20, 20, 20))).open()
     raw.em.read()
     raw.mask.read()
     row = raw.sources_row()

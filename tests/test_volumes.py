@@ -41,6 +41,8 @@ def test_what_is_not_given_has_its_default():
     assert (chosen.id_column, chosen.pre_id_column) == ("id", "pre_pt_root_id")
     assert (chosen.post_id_column, chosen.centre_columns) == ("post_pt_root_id", ("ctr_pt_position",))
     assert (chosen.voxel_size_nm, chosen.chunk_shape) == ((8.0, 8.0, 40.0), (256, 256, 256))
+    whole = volumes.settings(GIVEN | {"voxel_size_nm": [8, 8, 40]})
+    assert str(whole) == str(chosen)  # 8 is 8.0, also in the hash of what a chunk is cut by
     assert (chosen.id_prefix, chosen.missing_em, chosen.cache_mb) == ("", "error", 512)
 
 
@@ -225,26 +227,13 @@ class Pair(NamedTuple):
     pre_id: int
     post_id: int
     volumes: object = None
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Stand-in for what chunks are cut from, and how."""
-
-    em: str
-    segmentation: str
-    cleft: str
-    voxel_size_nm: tuple
-    chunk_shape: tuple
-    missing_em: str
-    cache_mb: int
-    cutout_pixel_value: int
+    cutout_pixel_value: int = 0
 
 
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     """Write a table, and parameters that name it."""
-    monkeypatch.setattr(volumes, "cut", SimpleNamespace(VolumePair=Pair, Volumes=Cut))
+    monkeypatch.setattr(volumes, "cut", SimpleNamespace(VolumePair=Pair))
 
     def write(*rows, ids=(), header="id,pre_pt_root_id,post_pt_root_id,ctr_pt_position", **changed):
         (tmp_path / "s.csv").write_text("\n".join([header, *rows, ""]))
@@ -266,17 +255,15 @@ def test_find_gives_pairs_and_the_problems_of_rows(given):
         ("8", (4.0, 8.0, 120.0), 11, 12),
     ]
     assert found.pairs[0].volumes is found.pairs[1].volumes
-    assert found.pairs[0].volumes == Cut(
-        *(GIVEN["em"], GIVEN["segmentation"], "contact", (8.0, 8.0, 40.0), (256, 256, 256)),
-        **{"missing_em": "error", "cache_mb": 512, "cutout_pixel_value": 0},
-    )
+    assert found.pairs[0].volumes == volumes.settings(given().volumes)
+    assert found.pairs[0].cutout_pixel_value == 0
     assert [problem.text for problem in found.problems] == ["presynaptic id is 0: s.csv: line 4"]
 
 
 def test_pairs_know_what_cutout_is(given):
     p = given("8,11,12,1 2 3")
     p.cutout_pixel_value = 255
-    assert volumes.find(p).pairs[0].volumes.cutout_pixel_value == 255
+    assert volumes.find(p).pairs[0].cutout_pixel_value == 255
 
 
 def test_find_takes_the_ids_that_are_asked_for(given):
@@ -412,7 +399,7 @@ def look(given, monkeypatch):
 
     def run(layers=None, centres=CENTRES, ids=f"{PRE},{POST}", folder=None, **changed):
         layers = some_layers() if layers is None else layers
-        monkeypatch.setattr(Cut, "layers", lambda chosen: layers, raising=False)
+        monkeypatch.setattr(Pair, "layers", lambda pair: layers, raising=False)
         rows = [f"{number},{ids},{x} {y} {z}" for number, (x, y, z) in enumerate(centres)]
         return volumes.preflight(given(*rows, **changed), folder=folder, show_progress=False)
 

@@ -21,6 +21,7 @@ from synprep._core.errors import ChunkError, counted
 from synprep._core.layers import Layer
 from synprep._core.problems import Problem
 from synprep._core.stores import Triple
+from synprep._core.volume_settings import Settings
 
 CONTACT = "contact"  # the cleft is where the neurons touch
 _CONTACT_NM, _CONTACT_FARTHEST_NM = 20.0, 300.0  # from both neurons, from the centre
@@ -32,33 +33,6 @@ Allocate = Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Volumes:
-    """What the chunks of a data set are cut from, and how."""
-
-    em: str | Mapping[str, Any] = field(hash=False)
-    segmentation: str | Mapping[str, Any] = field(hash=False)
-    cleft: str | Mapping[str, Any] = field(hash=False)  # or "contact"
-    voxel_size_nm: Triple = (8.0, 8.0, 40.0)
-    chunk_shape: tuple[int, int, int] = (256, 256, 256)
-    missing_em: str = "error"  # or "cutout"
-    cutout_pixel_value: int = 0
-    cache_mb: int = 512
-
-    def layers(self) -> dict[str, Layer]:
-        """Opened volumes by name, once per process; no cleft if it is the contact."""
-        names = ("em", "segmentation", "cleft")
-        specs = {name: getattr(self, name) for name in names if getattr(self, name) != CONTACT}
-        return layers.open_layers(json.dumps(specs), tuple(map(float, self.voxel_size_nm)), self.cache_mb)
-
-    def identity(self) -> str:
-        """Hash of all that decides what is cut around a synapse, but the cutout pixel value."""
-        parts = {name: layer.identity for name, layer in self.layers().items()}
-        grid_nm, shape = [*map(float, self.voxel_size_nm)], [*map(int, self.chunk_shape)]
-        parts |= {"voxel_size_nm": grid_nm, "chunk_shape": shape, "missing_em": self.missing_em}
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
 class VolumePair:
     """One synapse of a table, whose EM and mask are cut from volumes when they are read."""
 
@@ -66,12 +40,19 @@ class VolumePair:
     centre_nm: Triple
     pre_id: int
     post_id: int
-    volumes: Volumes
+    volumes: Settings = field(hash=False)
+    cutout_pixel_value: int = 0
 
     @property
     def name(self) -> str:
         """What a person knows it by."""
         return self.synapse_id
+
+    def layers(self) -> dict[str, Layer]:
+        """Opened volumes by name, once per process; no cleft if it is the contact."""
+        names = ("em", "segmentation") if self.volumes.cleft == CONTACT else ("em", "segmentation", "cleft")
+        specs = {name: getattr(self.volumes, name) for name in names}
+        return layers.open_layers(json.dumps(specs), self.volumes.voxel_size_nm, self.volumes.cache_mb)
 
     def open(self) -> "Cut":
         """Open the volumes; nothing is read yet."""
@@ -83,7 +64,15 @@ class VolumePair:
 
     def state(self) -> list[Any]:
         """What the chunk is cut by: as long as this is equal, so are EM and mask."""
-        return [[*self.centre_nm], [self.pre_id, self.post_id], self.volumes.identity()]
+        return [[*self.centre_nm], [self.pre_id, self.post_id], self._identity()]
+
+    def _identity(self) -> str:
+        """Hash of all that decides what is cut around a synapse, but the cutout pixel value."""
+        parts = {name: layer.identity for name, layer in self.layers().items()}
+        parts |= {
+            name: getattr(self.volumes, name) for name in ("voxel_size_nm", "chunk_shape", "missing_em")
+        }
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def locate(self, problem: Problem, stage: str) -> Problem:
         """Say of which chunk a problem is, and at which stage of the work it was found."""
@@ -121,9 +110,10 @@ class Cut:
 
     def __init__(self, pair: VolumePair):
         volumes, self._pair, self.synapse_id = pair.volumes, pair, pair.synapse_id
-        self._layers, self._grid_nm, self.shape = volumes.layers(), volumes.voxel_size_nm, volumes.chunk_shape
+        self._layers, self._grid_nm = pair.layers(), volumes.voxel_size_nm
+        self.shape = volumes.chunk_shape
         self._start = grid.chunk_start(pair.centre_nm, self._grid_nm, self.shape)
-        self._em_fill = volumes.cutout_pixel_value if volumes.missing_em == "cutout" else None
+        self._em_fill = pair.cutout_pixel_value if volumes.missing_em == "cutout" else None
         header = npy.Header(self.shape, True, np.dtype(np.uint8), 0)
         self.em = CutArray(self._layers["em"].path, header, self._read_em)
         self.mask = CutArray(self._layers["segmentation"].path, header, self._read_mask)
@@ -156,7 +146,7 @@ class Cut:
         self._outside_fraction = 1 - n_inside / math.prod((*self.shape[:2], len(sections)))
         if all(axis.is_copy for axis in weights):
             return self._read("em", weights, sections, allocate)
-        em_xyz, fill = self._empty(layer, sections, allocate), self._pair.volumes.cutout_pixel_value
+        em_xyz, fill = self._empty(layer, sections, allocate), self._pair.cutout_pixel_value
         for part, axes, source_xyz in self._parts("em", weights, sections):
             means = [(axis.first - axis.bounds[0], axis.weights) for axis in axes]
             _kernels().resample(source_xyz, means, fill, em_xyz[:, :, part])

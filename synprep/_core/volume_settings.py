@@ -13,7 +13,6 @@ from synprep._core.paths import find_problem, resolve
 from synprep._core.rules import Rule
 
 FORMATS = ("precomputed", "zarr", "zarr3", "n5")
-CONTACT = "contact"  # a cleft that is not read, but where both neurons touch
 
 _Triple, _Shape, _Layer = tuple[float, float, float], tuple[int, int, int], str | dict
 
