@@ -137,16 +137,15 @@ class Cut:
 
     def _read_em(self, sections: range, allocate: Allocate) -> np.ndarray:
         """Read sections of the EM; raises a ChunkError if all lie outside, or a block is absent."""
-        layer = self._layers["em"]
         weights = self._weights("em", sections)
         n_inside = math.prod(int(axis.is_inside.sum()) for axis in weights)
         if not n_inside:
-            raise ChunkError("the chunk lies outside of the EM", self._where(), layer.path)
+            raise ChunkError("the chunk lies outside of the EM", self._where(), self.em.path)
         self._em_sections = sections
         self._outside_fraction = 1 - n_inside / math.prod((*self.shape[:2], len(sections)))
         if all(axis.is_copy for axis in weights):
             return self._read("em", weights, sections, allocate)
-        em_xyz, fill = self._empty(layer, sections, allocate), self._pair.cutout_pixel_value
+        em_xyz, fill = self._empty("em", sections, allocate), self._pair.cutout_pixel_value
         for part, axes, source_xyz in self._parts("em", weights, sections):
             means = [(axis.first - axis.bounds[0], axis.weights) for axis in axes]
             _kernels().resample(source_xyz, means, fill, em_xyz[:, :, part])
@@ -171,7 +170,7 @@ class Cut:
         return mask_xyz
 
     def _neurons(self, sections: range, allocate: Allocate) -> np.ndarray:
-        mask_xyz = self._empty(self._layers["segmentation"], sections, allocate)
+        mask_xyz = self._empty("segmentation", sections, allocate)
         mask_xyz[...] = arrays.BACKGROUND
         labels = {self._pair.pre_id: arrays.PRESYNAPTIC, self._pair.post_id: arrays.POSTSYNAPTIC}
         self._mark("segmentation", labels, sections, mask_xyz)
@@ -207,7 +206,7 @@ class Cut:
 
         squares, reach = self._squares(range(self.shape[2])), _CONTACT_NM + _CONTACT_FARTHEST_NM
         near = x, y, z = [np.flatnonzero(axis <= reach**2 + _NEAR) for axis in squares]
-        if not z.size:
+        if not all(axis.size for axis in near):
             return _Cleft()
         neurons_xyz = self._neurons(range(z[0], z[-1] + 1), npy.fresh)[np.ix_(x, y)]
         ball = grid.ball(_CONTACT_NM, self._grid_nm)
@@ -251,8 +250,10 @@ class Cut:
 
     def _weights(self, name: str, sections: range) -> list[grid.Weights]:
         """How the voxels of a volume make those of some sections, along x, y and z."""
+        layer = self._layers[name]
         methods = (grid.averaged, grid.averaged, grid.stacked) if name == "em" else (grid.sampled,) * 3
-        sides = zip(methods, self._layers[name].axes(self._grid_nm), self._bounds(sections), strict=True)
+        axes = map(grid.Axis, self._grid_nm, layer.voxel_size_nm, layer.offset_nm, layer.shape_xyz)
+        sides = zip(methods, axes, self._bounds(sections), strict=True)
         return [weigh(axis, *bounds) for weigh, axis, bounds in sides]
 
     def _squares(self, sections: range) -> list[np.ndarray]:
@@ -270,10 +271,10 @@ class Cut:
         self._absent[name, sections] |= absent
         return values_xyz
 
-    def _empty(self, layer: Layer, sections: range, allocate: Allocate) -> np.ndarray:
+    def _empty(self, name: str, sections: range, allocate: Allocate) -> np.ndarray:
         """Memory for some sections, in the order of a volume."""
-        shape = *self.shape[:2], len(sections)
-        return allocate(math.prod(shape)).reshape(shape, order="F" if layer.is_fortran else "C")
+        shape, order = (*self.shape[:2], len(sections)), "F" if self._layers[name].is_fortran else "C"
+        return allocate(math.prod(shape)).reshape(shape, order=order)
 
     # What was found
 

@@ -61,11 +61,6 @@ class Layer:
         """Format, such as "zarr"."""
         return self._source.format
 
-    def axes(self, grid_nm: Sequence[float]) -> tuple[grid.Axis, ...]:
-        """Axes x, y and z of a grid and this volume."""
-        sides = zip(grid_nm, self.voxel_size_nm, self.offset_nm, self.shape_xyz, strict=True)
-        return tuple(grid.Axis(*side) for side in sides)
-
     def read(
         self,
         start_xyz: Sequence[int],
