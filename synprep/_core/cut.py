@@ -210,12 +210,10 @@ class Cut:
             return _Cleft()
         neurons_xyz = self._neurons(range(z[0], z[-1] + 1), npy.fresh)[np.ix_(x, y)]
         ball = grid.ball(_CONTACT_NM, self._grid_nm)
-        is_pre, is_post = (
-            ndimage.binary_dilation(neurons_xyz == label, ball)
-            for label in (arrays.PRESYNAPTIC, arrays.POSTSYNAPTIC)
-        )
         squares_xyz = squares[0][x, None, None] + squares[1][y, None] + squares[2][z]
-        is_contact = is_pre & is_post & (squares_xyz <= _CONTACT_FARTHEST_NM**2 + _NEAR)
+        is_contact = squares_xyz <= _CONTACT_FARTHEST_NM**2 + _NEAR
+        for label in (arrays.PRESYNAPTIC, arrays.POSTSYNAPTIC):
+            is_contact &= ndimage.binary_dilation(neurons_xyz == label, ball, mask=is_contact)
         if not is_contact.any():
             return _Cleft()
         voxels = [axis[k] for axis, k in zip(near, np.nonzero(is_contact), strict=True)]
