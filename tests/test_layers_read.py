@@ -321,6 +321,10 @@ def damaged(name, change):
     return make
 
 
+def scale(**said):
+    return lambda info: info["scales"][0].update(said)
+
+
 def without(name, *keys, **said):
     def make(folder):
         spec = write(name, folder, random_array()) | said
@@ -386,6 +390,16 @@ def renamed(name, other):
             "axis c has 3 values; it must have one",
         ),
         (damaged("precomputed", lambda info: info["scales"][0].update(resolution=[8, 8])), "cannot be read"),
+        (damaged("precomputed", lambda info: info["scales"][0].update(key=5)), "cannot be read"),
+        *(
+            (damaged("precomputed", scale(resolution=size)), f"voxels of {shown} nm, from ")
+            for size, shown in (
+                ([0, 8, 40], "0 x 8 x 40"),
+                ([8, -8, 40], "8 x -8 x 40"),
+                ([8, 8, 1e-300], "8 x 8 x 1e-300"),
+                ([float("inf"), 8, 40], "inf x 8 x 40"),
+            )
+        ),
         (
             damaged("OME-Zarr 0.4", lambda said: said["multiscales"][0]["axes"][1].pop("unit")),
             "s0, with voxel_size_nm and axes",
@@ -399,6 +413,8 @@ def renamed(name, other):
             "is a group that says no scales",
         ),
         (damaged("OME-Zarr 0.4", lambda said: said["multiscales"][0]["axes"].pop()), "cannot be read"),
+        (damaged("OME-Zarr 0.4", lambda said: said["multiscales"][0]["axes"][0].update(name="")), "be read"),
+        (damaged("OME-Zarr 0.4", lambda said: said["multiscales"][0]["axes"][0].update(name="z")), "be read"),
     ],
 )
 def test_a_store_that_does_not_fit_says_what_to_write(make, message, tmp_path):

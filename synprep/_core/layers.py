@@ -6,6 +6,7 @@ Volumes are read strictly: a block that is absent, or a server that does not ans
 import hashlib
 import itertools
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _NANOMETRES = {
     **dict.fromkeys(("meter", "metre", "m"), 1e9),
 }
 _COARSEST = 1.5 + 1e-6  # voxel of a volume / voxel of the grid, and a little for rounding
+_LEAST_NM, _MOST_NM = 1e-3, 1e9  # edges that a voxel can have
 _ENCODINGS = ("raw", "jpeg", "png", "compressed_segmentation")
 _AS_MAPPING = "write the volume as a mapping with path and"
 _opening = threading.Lock()
@@ -142,13 +144,9 @@ def open_layer(spec: str | Mapping[str, Any], grid_nm: Sequence[float], cache_mb
     source = stores.parse(spec, cache_mb)
     with _opening:  # so that threads share one cache
         try:
-            scales = _scales(source)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            return _opened(source, _scales(source), grid_nm)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise source.error(f"what its store says of it cannot be read: {error!r}") from error
-        if not scales:
-            raise source.error("its store says no scales")
-        scale = scales[grid.choose_scale([one.voxel_size_nm for one in scales], grid_nm)]
-        return _opened(source, scale, _warning(source, scale, grid_nm))
 
 
 def _warning(source: Source, scale: "_Scale", grid_nm: Sequence[float]) -> str:
@@ -160,7 +158,11 @@ def _warning(source: Source, scale: "_Scale", grid_nm: Sequence[float]) -> str:
     return f"its voxels, {size} nm, are coarser than those of the chunks" if coarseness > 1 else ""
 
 
-def _opened(source: Source, scale: "_Scale", warning: str) -> Layer:
+def _opened(source: Source, scales: Sequence["_Scale"], grid_nm: Sequence[float]) -> Layer:
+    if not scales:
+        raise source.error("its store says no scales")
+    scale = scales[grid.choose_scale([one.voxel_size_nm for one in scales], grid_nm)]
+    warning = _warning(source, scale, grid_nm)
     _agree(source, scale)
     if source.format == "precomputed" and (name := stores.packed_block(source, scale.name)):
         remedy = "unpack them, with gunzip -r, or write them with compress=False"
@@ -225,6 +227,12 @@ class _Scale:
     folder: str = ""  # below the store: what it says of the array is there
     options: Mapping[str, Any] = field(default_factory=dict)  # for tensorstore
     metadata: Any = None  # what the store says of it, if that has been read
+
+    def __post_init__(self):
+        is_placed = all(map(math.isfinite, self.offset_nm))
+        if not is_placed or not all(_LEAST_NM <= size <= _MOST_NM for size in self.voxel_size_nm):
+            found = f"{_shown(self.voxel_size_nm)} nm, from {_shown(self.offset_nm)} nm"
+            raise ValueError(f"voxels of {found}")
 
 
 def _scales(source: Source) -> list[_Scale]:
