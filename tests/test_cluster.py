@@ -51,7 +51,7 @@ def opened_scheduler(folder):
     options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(path)]
     process = spawn("scheduler", *options)
     stop = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < stop:
+    while not (path.exists() and path.stat().st_size) and time.monotonic() < stop:
         time.sleep(0.05)
     try:
         yield str(path), process
