@@ -456,9 +456,8 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
 
 
 def _do(plan: Plan, p: Preprocess | Extract, show_progress: bool) -> tuple[dict[str, Entry], list[Problem]]:
-    todo = volumes.in_order(plan.todo) if p.volumes else plan.todo
-    runs = volumes.runs(plan.todo) if p.volumes and p.scheduler else None
-    return work.do(_job(p), todo, plan.done, runs, show_progress)
+    runs = volumes.runs(plan.todo) if p.volumes else [[pair] for pair in plan.todo]
+    return work.do(_job(p), runs, plan.done, show_progress)
 
 
 def _prepare(plan: Plan, p: Preprocess) -> None:

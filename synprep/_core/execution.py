@@ -97,7 +97,6 @@ def attempt_all(
     n_workers: int = 0,
     scheduler: str = "",
     prepare: Callable[[Item], Any] | None = None,
-    confirm: Callable[[Item, Result, str], Result] | None = None,
     n_before: int = 0,
 ) -> Iterator[tuple[Item, Result | ChunkError]]:
     """Apply a function to every item; an item that fails does not stop the others.
@@ -106,41 +105,36 @@ def attempt_all(
     Items come back in the order in which they are finished, each with what the function returned, or with
     the ChunkError if it cannot be used; any other error is raised.
 
-    With `prepare`, the function gets what that makes of the item: in threads it is called when the item
-    begins to wait for one, so that files can be opened and fetched meanwhile, and what it returns is closed
-    if its turn never comes. `n_workers` threads, 0 for one per core that this process may use; or a Dask
-    cluster, by the address of its scheduler (``tcp://host:port``) or the path of a scheduler file, where
-    functions must be picklable. What they return there is passed through `confirm`, here, with the item and
-    the name of the worker. `n_before` items were done before, and count in the bar.
+    `n_workers` threads, 0 for one per core that this process may use; or a Dask cluster, by the address of
+    its scheduler (``tcp://host:port``) or the path of a scheduler file, where functions must be picklable.
+    With `prepare`, which is for threads alone, the function gets what that makes of an item when it begins to
+    wait for one, so that files can be opened and fetched meanwhile; what it returns is closed if its turn
+    never comes. `n_before` items were done before, and count in the bar.
     """
     items = list(items)
-    if scheduler and prepare:
-        function, prepare = partial(_in_turn, prepare, function), None
     if items:
         with _opened(n_workers or n_cores(), scheduler, show) as workers:
-            outcomes = _outcomes(workers, function, items, prepare)
-            if scheduler:
-                outcomes = (_confirmed(item, *outcome, confirm) for item, outcome in outcomes)
-            yield from track(outcomes, len(items), what, show, n_before)
+            yield from track(_outcomes(workers, function, items, prepare), len(items), what, show, n_before)
     else:
         yield from track((), 0, what, show, n_before)
+
+
+def attempt(function: Callable[[Any], Result], item: Any) -> Result | ChunkError:
+    """Apply a function to an item, and return the error if it cannot be used."""
+    if isinstance(item, ChunkError):  # it could not even be prepared
+        return item
+    try:
+        return function(item)
+    except ChunkError as error:
+        return _seen_there(error)
+    except MemoryError:
+        return ChunkError("does not fit into memory")
 
 
 def n_cores() -> int:
     """How many cores this process may use."""
     has_affinity = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-
-
-def _in_turn(prepare: Callable[[Item], Any], function: Callable[[Any], Result], item: Item) -> Result:
-    return function(prepare(item))
-
-
-def _confirmed(
-    item: Item, worker: str, outcome: Result | ChunkError, confirm: Callable | None
-) -> tuple[Item, Result | ChunkError]:
-    is_result = confirm and not isinstance(outcome, ChunkError)
-    return item, confirm(item, outcome, worker) if is_result else outcome
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,7 @@ class _Threads:
 
     def submit(self, function: Callable[[Any], Result], item: Any) -> Future:
         """Let an item be attempted when its turn comes."""
-        return self.executor.submit(_attempt, function, item)
+        return self.executor.submit(attempt, function, item)
 
     def result(self, future: Future) -> Any:
         """What became of an item."""
@@ -170,7 +164,7 @@ def _outcomes(
     try:
         while True:
             for item in itertools.islice(waiting, workers.n_in_flight - len(under_way)):
-                ready = _attempt(prepare, item) if prepare else item
+                ready = attempt(prepare, item) if prepare else item
                 under_way[workers.submit(function, ready)] = item, ready
             if not under_way:
                 return
@@ -186,17 +180,6 @@ def _outcomes(
 
 def _has_failed(future: Future) -> bool:
     return future.cancelled() or future.exception() is not None
-
-
-def _attempt(function: Callable[[Any], Result], item: Any) -> Result | ChunkError:
-    if isinstance(item, ChunkError):  # it could not even be prepared
-        return item
-    try:
-        return function(item)
-    except ChunkError as error:
-        return error
-    except MemoryError:
-        return ChunkError("does not fit into memory")
 
 
 @contextmanager
@@ -274,7 +257,7 @@ def _address(scheduler: str) -> str:
 
 
 class _Cluster:
-    """Workers of a Dask cluster, which may come and go; what they return comes with their name."""
+    """Workers of a Dask cluster, which may come and go."""
 
     n_in_flight = _CLUSTER_IN_FLIGHT
 
@@ -288,15 +271,15 @@ class _Cluster:
         task = partial(_attempt_there, function, item, synprep.__version__)
         return self.executor.submit(eval, _TASK, {"task": pickle.dumps(task)})
 
-    def result(self, future: Future) -> tuple[str, Any]:
-        """Name of a worker, and what became of an item; one that kills worker after worker is given up."""
+    def result(self, future: Future) -> Any:
+        """What became of an item; one that kills worker after worker is given up."""
         if future.cancelled():
             raise self._lost()
         error = future.exception()
         if error is None:
             return future.result()
         if type(error).__name__ == "KilledWorker":
-            return "", ChunkError("its worker died again and again", "is there enough memory?")
+            return ChunkError("its worker died again and again", "is there enough memory?")
         if not isinstance(error, SynprepError):
             self._compare(error)
         raise error
@@ -326,29 +309,31 @@ class _Cluster:
             raise ClusterError(f"a worker has another synprep: install the same on all {why}") from error
 
 
-def _attempt_there(function: Callable[[Any], Result], item: Any, version: str) -> tuple[str, Any]:
-    """Attempt an item on a worker of a cluster; with the worker's name."""
-    from distributed import get_worker
-
-    worker = f"{get_worker().name} ({platform.node()})"
+def _attempt_there(function: Callable[[Any], Result], item: Any, version: str) -> Result | ChunkError:
+    """Attempt an item on a worker of a cluster."""
     if version != synprep.__version__:
-        found = f"worker {worker} has synprep {synprep.__version__}, and here is {version}"
+        found = f"worker {worker_name()} has synprep {synprep.__version__}, and here is {version}"
         raise ClusterError(f"{found}: install the same version on all")
     try:
-        outcome = _attempt(function, item)
+        return attempt(function, item)
     except SynprepError as error:
-        raise type(error)(f"on the worker {worker}: {error}") from error
-    if isinstance(outcome, list):
-        return worker, [_seen_there(one, worker) for one in outcome]
-    return worker, _seen_there(outcome, worker)
+        raise type(error)(f"on the worker {worker_name()}: {error}") from error
 
 
-def _seen_there(outcome: Result | ChunkError, worker: str) -> Result | ChunkError:
+def worker_name() -> str:
+    """Name of the worker of a cluster that works on this, and of its machine; empty where there is none."""
+    try:
+        return f"{sys.modules['distributed'].get_worker().name} ({platform.node()})"
+    except (KeyError, ValueError):  # only who has a cluster has imported the module
+        return ""
+
+
+def _seen_there(error: ChunkError) -> ChunkError:
     """Tell apart an error about a file that a worker cannot read from one about what the file holds."""
-    path = isinstance(outcome, ChunkError) and outcome.path.rpartition("://")[2]
-    if not path or not os.path.isabs(path) or os.access(path, os.R_OK):
-        return outcome
-    found = ": ".join(part for part in (outcome.kind, outcome.detail) if part)
+    path, worker = error.path.rpartition("://")[2], worker_name()
+    if not worker or not os.path.isabs(path) or os.access(path, os.R_OK):
+        return error
+    found = ": ".join(part for part in (error.kind, error.detail) if part)
     return not_shared(f"on the worker {worker}: {found}", path)
 
 

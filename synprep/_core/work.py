@@ -1,9 +1,10 @@
 """Work on the chunks of a run, each recorded when it is in place; the same for tensors and for raw pairs."""
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,37 +60,26 @@ def tidy(job: Job) -> None:
     record.tidy_done(job.folder)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Say what an interrupt means; it still stops everything."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted: what is finished is kept; the same command, or Run All, goes on", flush=True)
-        raise
-
-
-@_interruptible()
 def do(
-    job: Job,
-    todo: Sequence[Pair],
-    done: Mapping[str, Entry],
-    runs: Sequence[list[Pair]] | None,
-    show_progress: bool,
+    job: Job, runs: Iterable[list[Pair]], done: Mapping[str, Entry], show_progress: bool
 ) -> tuple[dict[str, Entry], list[Problem]]:
     """Do what is to be done, and record each chunk when it is; return what is finished, and what failed.
 
-    `runs` are the neighbours that one task takes, where the workers of a cluster share no memory.
+    A run of pairs is the task of one worker, if there is a cluster.
     """
     entries, failed = dict(done), []
-    for pair, outcome in _outcomes(job, todo, len(done), runs, show_progress):
-        if isinstance(outcome, ChunkError):
-            failed.append(pair.locate(problems.of_error(outcome), "processing"))
-        else:
-            record.append_done(job.folder, outcome)
-            entries[pair.synapse_id] = outcome
-        if len(failed) >= _N_IN_VAIN and len(entries) == len(done) and _is_shared(failed, job):
-            raise FailedChunksError(_in_vain(failed))
+    try:
+        for pair, outcome in _outcomes(job, runs, len(done), show_progress):
+            if isinstance(outcome, ChunkError):
+                failed.append(pair.locate(problems.of_error(outcome), "processing"))
+            else:
+                record.append_done(job.folder, outcome)
+                entries[pair.synapse_id] = outcome
+            if len(failed) >= _N_IN_VAIN and len(entries) == len(done) and _is_shared(failed, job):
+                raise FailedChunksError(_in_vain(failed))
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command, or Run All, goes on", flush=True)
+        raise
     return entries, failed
 
 
@@ -108,21 +98,15 @@ def _in_vain(failed: Sequence[Problem]) -> str:
 
 
 def _outcomes(
-    job: Job, todo: Sequence[Pair], n_before: int, runs: Sequence[list[Pair]] | None, show_progress: bool
-) -> Iterable[tuple[Pair, Entry | ChunkError]]:
-    look = partial(_look, job=job, strangers=set())
-    workers = {"n_workers": job.n_workers, "scheduler": job.scheduler}
-    attempt = partial(execution.attempt_all, what=job.what, show=show_progress, **workers)
-    if runs is not None:
-        attempt = partial(attempt, partial(_process_run, job=job), confirm=partial(_look_at_run, look=look))
-        return _work_in_runs(attempt, runs)
-    return attempt(partial(_process, job=job), todo, prepare=job.open, confirm=look, n_before=n_before)
-
-
-def _process_run(pairs: Sequence[Pair], job: Job) -> list[Entry | ChunkError]:
-    one = {"show": False, "n_workers": 1, "prepare": job.open}
-    outcomes = dict(execution.attempt_all(partial(_process, job=job), pairs, "", **one))
-    return [outcomes[pair] for pair in pairs]
+    job: Job, runs: Iterable[list[Pair]], n_before: int, show_progress: bool
+) -> Iterator[tuple[Pair, Entry | ChunkError]]:
+    attempt = partial(execution.attempt_all, what=job.what, show=show_progress)
+    if not job.scheduler:
+        process, pairs = partial(_process, job=job), itertools.chain.from_iterable(runs)
+        return attempt(process, pairs, n_workers=job.n_workers, prepare=job.open, n_before=n_before)
+    n_before = 0 if job.is_cut else n_before  # chunks; of volumes, runs are counted
+    attempt = partial(attempt, partial(_process_run, job=job), scheduler=job.scheduler, n_before=n_before)
+    return _outcomes_there(attempt, runs, partial(_look, job=job, strangers=set()))
 
 
 def _process(raw: RawPair, job: Job) -> Entry:
@@ -130,37 +114,46 @@ def _process(raw: RawPair, job: Job) -> Entry:
         return job.process(raw)
 
 
-def _work_in_runs(attempt: Callable, runs: Iterable[list[Pair]]) -> Iterator[tuple[Pair, Entry | ChunkError]]:
+# On a cluster
+
+
+def _process_run(pairs: Sequence[Pair], job: Job) -> tuple[str, list[Entry | ChunkError]]:
+    """Name of the worker that this is, and what became of each pair."""
+    outcomes = [execution.attempt(lambda pair: _process(job.open(pair), job), pair) for pair in pairs]
+    return execution.worker_name(), outcomes
+
+
+def _outcomes_there(
+    attempt: Callable, runs: Iterable[list[Pair]], look: Callable
+) -> Iterator[tuple[Pair, Entry | ChunkError]]:
     """Work on runs of pairs; on the pairs of a run that kills its workers one by one."""
     alone = []
-    for pairs, outcomes in attempt(runs):
-        if not isinstance(outcomes, ChunkError):
-            yield from zip(pairs, outcomes, strict=True)
+    for pairs, outcome in attempt(runs):
+        if not isinstance(outcome, ChunkError):
+            worker, outcomes = outcome
+            yield from ((pair, look(pair, one, worker)) for pair, one in zip(pairs, outcomes, strict=True))
         elif len(pairs) == 1:
-            yield pairs[0], outcomes
+            yield pairs[0], outcome
         else:
             alone += [[pair] for pair in pairs]
     if alone:
-        yield from _work_in_runs(attempt, alone)
+        yield from _outcomes_there(attempt, alone, look)
 
 
-def _look_at_run(
-    pairs: Sequence[Pair], outcomes: Sequence[Entry | ChunkError], worker: str, look: Callable
-) -> list[Entry | ChunkError]:
-    both = zip(pairs, outcomes, strict=True)
-    return [one if isinstance(one, ChunkError) else look(pair, one, worker) for pair, one in both]
-
-
-def _look(pair: Pair, entry: Entry, worker: str, job: Job, strangers: set[str]) -> Entry | ChunkError:
-    """Look whether files are here as a worker of a cluster has left them; more than once, as networks lag.
+def _look(
+    pair: Pair, outcome: Entry | ChunkError, worker: str, job: Job, strangers: set[str]
+) -> Entry | ChunkError:
+    """Look whether files are here as a worker has left them; more than once, as networks lag.
 
     `strangers` are the workers that are known to see other files.
     """
+    if isinstance(outcome, ChunkError):
+        return outcome
     for seconds in (0,) if worker in strangers else _LOOK_AFTER_SECONDS:
         time.sleep(seconds)
-        unseen = [one for one in _files(pair, entry, job) if files.state(one[1]) != one[2]]
+        unseen = [one for one in _files(pair, outcome, job) if files.state(one[1]) != one[2]]
         if not unseen:
-            return entry
+            return outcome
         with suppress(OSError):  # opening makes a network file system ask its server again
             os.scandir(unseen[0][1].parent).close()
             open(unseen[0][1], "rb").close()
