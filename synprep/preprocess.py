@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from math import prod
-from operator import methodcaller
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +42,7 @@ from synprep._core.errors import (
     listed,
     printable,
 )
+from synprep._core.npy import Header
 from synprep._core.paths import HIDDEN, shown
 from synprep._core.problems import Problem, grouped
 from synprep._core.tables import Entry
@@ -51,7 +51,6 @@ from synprep.pairing import Pairing
 from synprep.params import Extract, Preprocess
 
 __all__ = [
-    "Extracted",
     "Plan",
     "Problem",
     "Result",
@@ -70,6 +69,7 @@ _UNPAIRED = {  # what a pairing holds besides pairs, in words
     "passed_over": "neither EM nor mask",
     "hidden": "hidden",
 }
+_HEADER_BYTES = 128  # of a file
 _SECTION_BYTES = 500  # in memory for the numbers of one section, and their text
 _N_THREADS = 8  # that wait for headers; reading them is all waiting
 
@@ -133,40 +133,40 @@ def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
         If there is not enough free space for what is to be written.
     """
     _refuse_folder(p)
-    pairs, wanted = _choose(found, p)
     _refuse_other_data_set(found, p)
-    done_state = record.done_state(p.proc_data_path)
-    found = _asked_for(found, wanted, p)
-    usable, refused = _usable(found, pairs)
-    done = work.find_done(_job(p), usable) if p.resume else {}
+    planned = _plan(found, p, show_progress)
+    if not p.volumes:  # these have a preflight of their own
+        first_look.refuse_useless(planned.pairs, planned.done, planned.todo, params.content(p))
+    return planned
+
+
+def _plan(found: Pairing, p: Preprocess | Extract, show_progress: bool) -> Plan:
+    job = _job(p)
+    wanted = frozenset(tables.read_ids(p.synapse_ids_path)) if p.synapse_ids_path else None
+    pairs = pairing.select(found.pairs, wanted, p.max_chunks)
+    done_state = record.done_state(job.folder)
+    found = _asked_for(found, None if p.volumes else wanted, job.folder)  # else they alone were read
+    refused = [*found.problems, *_claims(found), *_alike(pairs)]
+    refused_ids = {problem.synapse_id for problem in refused}
+    usable = [pair for pair in pairs if pair.synapse_id not in refused_ids]
+    done = work.find_done(job, usable) if p.resume else {}
     rest = [pair for pair in usable if pair.synapse_id not in done]
     todo, unusable, n_bytes = _preflight(rest, p, show_progress)
-    if rest and not todo and not done and not p.volumes:
-        first_look.refuse_exchanged(rest[0])
     _say_what_is_missing(found, wanted)
-    files.refuse_full_disk(p.proc_data_path, n_bytes)
-    if todo and not p.volumes:  # these have a preflight of their own
-        known = {*done, *(pair.synapse_id for pair in todo)}
-        tried = (pair for pair in usable if pair.synapse_id in known)
-        first_look.refuse_useless(tried, done, params.content(p))
+    files.refuse_full_disk(job.folder, n_bytes)
     found_problems = (*refused, *unusable, *_unpaired(found))
-    return Plan(tuple(pairs), done, tuple(todo), found_problems, done_state, _unpaired_counts(found))
+    unpaired = {name: n for name in _UNPAIRED if (n := len(getattr(found, name)))}
+    return Plan(tuple(pairs), done, tuple(todo), found_problems, done_state, unpaired)
 
 
-def _choose(found: Pairing, p: Preprocess | Extract) -> tuple[list[Pair], frozenset[str] | None]:
-    """Pairs that were asked for, and the ids that were."""
-    wanted = frozenset(tables.read_ids(p.synapse_ids_path)) if p.synapse_ids_path else None
-    return pairing.select(found.pairs, wanted, p.max_chunks), wanted
-
-
-def _asked_for(found: Pairing, wanted: frozenset[str] | None, p: Preprocess) -> Pairing:
+def _asked_for(found: Pairing, wanted: frozenset[str] | None, folder: Path) -> Pairing:
     """What was found, without ids that were not asked for and without files of the run's own folder."""
     others = {
-        name: tuple(path for path in getattr(found, name) if os.path.dirname(path) != p.proc_data_path)
+        name: tuple(path for path in getattr(found, name) if path.parent != folder)
         for name in ("passed_over", "hidden")
     }
     found = replace(found, **others)
-    if wanted is None or p.volumes:  # of a synapse table only rows that were asked for are read
+    if wanted is None:
         return found
     asked = set(map(printable, wanted))
     by_id = {
@@ -174,13 +174,6 @@ def _asked_for(found: Pairing, wanted: frozenset[str] | None, p: Preprocess) -> 
         for name in ("em_only", "mask_only", "claimed_twice")
     }
     return replace(found, problems=tuple(one for one in found.problems if one.synapse_id in asked), **by_id)
-
-
-def _usable(found: Pairing, pairs: Iterable[Pair]) -> tuple[list[Pair], list[Problem]]:
-    """Pairs whose ids stand for one chunk each, and what is wrong with the others."""
-    refused = [*found.problems, *_claims(found), *_alike(pairs)]
-    refused_ids = {problem.synapse_id for problem in refused}
-    return [pair for pair in pairs if pair.synapse_id not in refused_ids], refused
 
 
 def _refuse_folder(p: Preprocess) -> None:
@@ -226,42 +219,6 @@ def _listed_ids(p: Preprocess) -> set[str]:
         raise TableError(f"{error}; if it is moved away, it is written again from what is done") from error
 
 
-def _job(p: Preprocess | Extract) -> Job:
-    """What is done with each chunk."""
-    workers = {"is_cut": bool(p.volumes), "n_workers": p.n_workers, "scheduler": p.scheduler}
-    if isinstance(p, Extract):
-        folders = Path(p.raw_em_data_path), Path(p.raw_mask_data_path)
-        key, paths = f"extract {p.cutout_pixel_value}", partial(_extracted_paths, folders)
-        process = partial(_extract, folders=folders, key=key)
-        return Job("Extracting", folders, key, methodcaller("open"), process, paths, **workers)
-    folder, key = Path(p.proc_data_path), record.key_of(params.content(p))
-    process, paths = partial(_process, p=p, key=key), partial(_tensor_path, folder)
-    return Job("Preprocessing", (folder,), key, partial(_open, p=p), process, paths, **workers)
-
-
-def _open(pair: Pair, p: Preprocess) -> RawPair:
-    """Open a pair when it begins to wait for a thread, and let the sections be fetched that will be kept."""
-    raw = pair.open()
-    raw.fetch(_bounds(raw.shape, p))
-    return raw
-
-
-def _process(raw: RawPair, p: Preprocess, key: str) -> Entry:
-    return chunk.process(raw, p.proc_data_path, key, **params.content(p))
-
-
-def _tensor_path(folder: Path, entry: Entry) -> tuple[Path]:
-    return (folder / entry.row["filename"],)
-
-
-def _extract(raw: RawPair, folders: tuple[Path, Path], key: str) -> Entry:
-    return chunk.extract(raw, _extracted_paths(folders, raw), key)
-
-
-def _extracted_paths(folders: tuple[Path, Path], one: Entry | Pair | RawPair) -> tuple[Path, Path]:
-    return folders[0] / f"{one.synapse_id}.npy", folders[1] / f"{one.synapse_id}_mask.npy"
-
-
 def _claims(found: Pairing) -> list[Problem]:
     """Ids that several files claim, which are not paired."""
     kind = "claimed by several files"
@@ -287,33 +244,27 @@ def _alike(pairs: Iterable[Pair]) -> list[Problem]:
 def _unpaired(found: Pairing) -> Iterator[Problem]:
     """Warn of files without a partner, each, and of those that are neither EM nor mask, together."""
     where = lru_cache(shown)  # of each folder once, since there may be very many files
-
-    def warn(kind: str, synapse_id: str, path: Path, role: str) -> Problem:
-        known = {role: printable(str(PurePosixPath(where(path.parent), path.name)))}
-        known |= {"synapse_id": printable(synapse_id), "stage": "pairing", "severity": "warning"}
-        return Problem(kind=kind, file=path.name, **known)
-
-    yield from (warn("EM without mask", *item, "em_path") for item in found.em_only.items())
-    yield from (warn("mask without EM", *item, "mask_path") for item in found.mask_only.items())
+    known = {"severity": "warning", "stage": "pairing"}
+    for name, role in (("em_only", "em_path"), ("mask_only", "mask_path")):
+        for synapse_id, path in getattr(found, name).items():
+            located = {role: printable(str(PurePosixPath(where(path.parent), path.name)))}
+            located |= {"synapse_id": printable(synapse_id), "file": path.name}
+            yield Problem(kind=_UNPAIRED[name], **located, **known)
     if found.passed_over:
         names = listed((path.name for path in found.passed_over), 3)
-        files = f"{counted(len(found.passed_over), 'file')}: {names}"
-        yield Problem(kind=_PASSED_OVER, file=files, severity="warning", stage="pairing")
-
-
-def _unpaired_counts(found: Pairing) -> dict[str, int]:
-    counts = {name: len(getattr(found, name)) for name in _UNPAIRED}
-    return {name: n for name, n in counts.items() if n}
+        said = f"{counted(len(found.passed_over), 'file')}: {names}"
+        yield Problem(kind=_PASSED_OVER, file=said, **known)
 
 
 def _preflight(
-    pairs: Sequence[Pair], p: Preprocess, show_progress: bool
+    pairs: Sequence[Pair], p: Preprocess | Extract, show_progress: bool
 ) -> tuple[list[Pair], list[Problem], int]:
     """Check headers: pairs that can be done, why others cannot, and how many bytes will be written."""
-    limits = {"longest": files.longest_name(p.proc_data_path), "memory": files.memory_bytes()}
-    check = partial(_check, p=p, **(limits if not p.scheduler else limits | {"memory": math.inf}))
+    folder = _job(p).folder
+    memory = math.inf if p.scheduler else files.memory_bytes()
+    check = partial(_check, p=p, longest=files.longest_name(folder), memory=memory)
     checked = execution.attempt_all(check, pairs, "Checking headers", show_progress, _N_THREADS)
-    n_bytes, unusable, free = {}, [], files.free_bytes(p.proc_data_path)
+    n_bytes, unusable, free = {}, [], files.free_bytes(folder)
     for pair, outcome in sorted(checked, key=lambda outcome: outcome[0].synapse_id):
         if isinstance(outcome, ChunkError):
             unusable.append(pair.locate(problems.of_error(outcome), "preflight"))
@@ -322,39 +273,41 @@ def _preflight(
     if any(n <= free for n in n_bytes.values()):  # else the disk is full, whatever the pairs are
         for pair in [pair for pair, n in n_bytes.items() if n > free]:
             found = f"{n_bytes.pop(pair) / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
-            unusable.append(
-                pair.locate(Problem(kind="tensor does not fit on the disk", detail=found), "preflight")
-            )
+            problem = Problem(kind="tensor does not fit on the disk", detail=found)
+            unusable.append(pair.locate(problem, "preflight"))
     return [*n_bytes], unusable, sum(n_bytes.values())
 
 
-def _check(pair: Pair, p: Preprocess, longest: int, memory: float) -> int:
+def _check(pair: Pair, p: Preprocess | Extract, longest: int, memory: float) -> int:
     """Check a pair's id and headers, and that it can be held; return how many bytes will be written."""
     if {"/", "\\"} & {*pair.synapse_id}:
         raise ChunkError("synapse id would leave the output folder", pair.synapse_id)
     with pair.open() as raw:
-        shape_cxyz, start, stop = _output_shape(raw.shape, p), *_bounds(raw.shape, p)
-        read = [
-            (one.header, stop - start if one.header.is_fortran else raw.shape[2])
-            for one in (raw.em, raw.mask)
-        ]
-    files.refuse_name(tables.filename(pair.synapse_id, shape_cxyz), longest)
-    n_input = max(prod(raw.shape[:2]) * depth * header.dtype.itemsize for header, depth in read)
-    n_needed = n_input + prod(shape_cxyz) + (stop - start) * _SECTION_BYTES
-    if n_needed > memory:
-        found = f"{n_needed / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB"
+        name, n_bytes, n_made = _output(raw, p)
+        n_read = max(_n_read(one.header, *_bounds(raw.shape, p)) for one in (raw.em, raw.mask))
+    files.refuse_name(name, longest)
+    if n_read + n_made > memory:
+        found = f"{(n_read + n_made) / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB"
         raise ChunkError("pair does not fit into memory", found)
-    return 128 + prod(shape_cxyz)
+    return n_bytes
 
 
-def _bounds(shape_xyz: tuple[int, int, int], p: Preprocess) -> tuple[int, int]:
-    return arrays.crop_bounds(shape_xyz[2], p.axial_to_sagittal_spacing, p.n_sections)
-
-
-def _output_shape(shape_xyz: tuple[int, int, int], p: Preprocess) -> tuple[int, int, int, int]:
-    start, stop = _bounds(shape_xyz, p)
+def _output(raw: RawPair, p: Preprocess | Extract) -> tuple[str, int, int]:
+    """Longest name of the files of a chunk, how many bytes they have, and how many are made in memory."""
+    if isinstance(p, Extract):
+        return chunk.raw_names(raw.synapse_id)[1], 2 * (_HEADER_BYTES + prod(raw.shape)), 0
+    start, stop = _bounds(raw.shape, p)
     n_channels = len(p.output_channel_desc) + 1 if p.cut_intensity_with_seg_masks else 2
-    return n_channels, *shape_xyz[:2], stop - start
+    shape_cxyz = n_channels, *raw.shape[:2], stop - start
+    n_bytes = prod(shape_cxyz)
+    name = tables.filename(raw.synapse_id, shape_cxyz)
+    return name, _HEADER_BYTES + n_bytes, n_bytes + (stop - start) * _SECTION_BYTES
+
+
+def _n_read(header: Header, start: int, stop: int) -> int:
+    """How many bytes of a file are in memory when some sections are read."""
+    depth = stop - start if header.is_fortran else header.shape[2]
+    return prod(header.shape[:2]) * depth * header.dtype.itemsize
 
 
 def _say_what_is_missing(found: Pairing, wanted: frozenset[str] | None) -> None:
@@ -370,8 +323,8 @@ class Result:
 
     Parameters
     ----------
-    meta, sections : DataFrame
-        As in `meta.csv` and `sections.csv`.
+    meta, sections, sources : DataFrame
+        As in `meta.csv`, `sections.csv` and `sources.csv`; empty where the run makes none.
     problems : tuple of Problem
         As in `problems.csv`.
     counts : dict of str to int
@@ -379,29 +332,25 @@ class Result:
         that are em_only, mask_only or passed_over, where there are any.
     inputs_hash : str
         SHA-256 of the input list: which files, of which size, make which chunk.
+    tally : dict of str to int
+        What `params.conclude` says of them.
     notes : tuple of str
         Where the results are, and what a person should know besides.
     """
 
     meta: pd.DataFrame
     sections: pd.DataFrame
+    sources: pd.DataFrame
     problems: tuple[Problem, ...]
     counts: dict[str, int]
     inputs_hash: str
+    tally: dict[str, int]
     notes: tuple[str, ...]
 
     @property
     def failures(self) -> dict[str, str]:
         """Reason by synapse id for each chunk that could not be processed."""
         return problems.failures(self.problems)
-
-    @property
-    def tally(self) -> dict[str, int]:
-        """What `params.conclude` says of the data set."""
-        blanked = int((self.meta["n_cutout_sections"] > 0).sum())
-        unpaired = self.counts.get("em_only", 0) + self.counts.get("mask_only", 0)
-        known = {"with_warnings": self.counts["warned"], "with_blanked_sections": blanked}
-        return {"done": len(self.meta), **known, "unpaired": unpaired}
 
     def summary(self) -> pd.DataFrame:
         """Counts of the data set, the same whether the run did it all or resumed; index `what`."""
@@ -417,7 +366,7 @@ class Result:
         return pd.DataFrame({"count": counts}).rename_axis("what")
 
 
-def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
+def run(plan: Plan, p: Preprocess | Extract, show_progress: bool = True) -> Result:
     """Do what is planned: write tensors, `meta.csv`, `sections.csv`, `problems.csv` and `run.json`.
 
     Each tensor is recorded when it is in place, so that a run that is killed can be resumed. If there is
@@ -429,7 +378,7 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     ----------
     plan : Plan
         What to do.
-    p : Preprocess
+    p : Preprocess or Extract
         The parameters of the plan.
     show_progress : bool
         Print a progress bar.
@@ -446,56 +395,56 @@ def run(plan: Plan, p: Preprocess, show_progress: bool = True) -> Result:
     OutputError
         If the output cannot be written: a full disk, a quota, no permission.
     """
-    started, folder = provenance.now(), Path(p.proc_data_path)
-    with lock.locked(folder):
-        if record.done_state(folder) != plan.done_state:
-            raise LockedError(f"another run has written to {folder} in the meantime: run again")
+    started, job = provenance.now(), _job(p)
+    with lock.locked(job.folder):
+        if record.done_state(job.folder) != plan.done_state:
+            raise LockedError(f"another run has written to {job.folder} in the meantime: run again")
         _prepare(plan, p)
-        entries, failed = _do(plan, p, show_progress)
+        runs = volumes.runs(plan.todo) if p.volumes else [[pair] for pair in plan.todo]
+        entries, failed = work.do(job, runs, plan.done, show_progress)
         return _finish(plan, p, entries, failed, started)
 
 
-def _do(plan: Plan, p: Preprocess | Extract, show_progress: bool) -> tuple[dict[str, Entry], list[Problem]]:
-    runs = volumes.runs(plan.todo) if p.volumes else [[pair] for pair in plan.todo]
-    return work.do(_job(p), runs, plan.done, show_progress)
-
-
-def _prepare(plan: Plan, p: Preprocess) -> None:
+def _prepare(plan: Plan, p: Preprocess | Extract) -> None:
     """Make the folder ready for work, if there is any: a table that will not hold is moved aside."""
-    folder = Path(p.proc_data_path)
+    job = _job(p)
     if not plan.todo:
         return
-    lock.sign(folder)
-    work.tidy(_job(p))
-    if p.resume and not _listed_ids(p) & {pair.synapse_id for pair in plan.todo}:
-        return
-    files.move_aside(folder / "meta.csv")
-    for name in ("sections.csv", "sources.csv", "run.json"):
-        files.remove(folder / name)
+    lock.sign(job.folder)
+    work.tidy(job)
+    if isinstance(p, Extract):
+        (job.folder / HIDDEN / _EXTRACT_MARK).touch()
+    elif not p.resume or not _listed_ids(p).isdisjoint(pair.synapse_id for pair in plan.todo):
+        files.move_aside(job.folder / "meta.csv")
+        for name in ("sections.csv", "sources.csv", "run.json"):
+            files.remove(job.folder / name)
 
 
 def _finish(
-    plan: Plan, p: Preprocess, entries: dict[str, Entry], failed: list[Problem], started: str
+    plan: Plan, p: Preprocess | Extract, entries: dict[str, Entry], failed: list[Problem], started: str
 ) -> Result:
     """Write the tables, where they changed, and say what a person should know."""
-    folder = Path(p.proc_data_path)
-    if plan.todo:
-        record.sync_done(folder)
+    job, is_extract = _job(p), isinstance(p, Extract)
     found = _all_problems(plan, entries, failed)
-    meta = tables.meta_table(entry.row for entry in entries.values())
-    sections = tables.sections_table({key: entry.sections for key, entry in entries.items()})
-    by_name = {"meta.csv": meta, "sections.csv": sections, "problems.csv": problems.table(found)}
-    if p.volumes:
-        by_name["sources.csv"] = tables.sources_table(entry.source for entry in entries.values())
-    contents = tables.contents(by_name)
-    kept, is_changed = tables.save_tables(folder, contents)
+    if plan.todo:
+        for folder in job.folders[1:]:
+            files.sync_folder(folder)
+        record.sync_done(job.folder)
+    made = {
+        "meta.csv": tables.meta_table(entry.row for entry in entries.values() if not is_extract),
+        "sections.csv": tables.sections_table({key: entry.sections for key, entry in entries.items()}),
+        "problems.csv": problems.table(found),
+        "sources.csv": tables.sources_table(entry.source for entry in entries.values() if job.is_cut),
+    }
+    kept, is_changed = _save_tables(p, made)
     counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
-    _save_run_json(p, _provenance(p, counts, inputs_hash, started), is_changed)
-    where = f"tensors and tables are in {printable(shown(folder))}"
-    notes = [f"{counted(len(entries), 'chunk')} finished", where, *kept]
+    _save_run_json(p, counts, inputs_hash, started, is_changed)
+    notes = [f"{counted(len(entries), 'chunk')} finished", _say_where(p), *kept]
     notes += [*_say_unpaired(plan), *_say_shapes(entries.values())]
-    notes += [*_strangers(folder, meta), *problems.shared(found, len(entries))]
-    return Result(meta, sections, tuple(found), counts, inputs_hash, tuple(notes))
+    notes += [*_say_strangers(p, made["meta.csv"]), *problems.shared(found, len(entries))]
+    meta, sections, _, sources = made.values()
+    tally = _tally(p, meta, len(entries), counts)
+    return Result(meta, sections, sources, tuple(found), counts, inputs_hash, tally, tuple(notes))
 
 
 def _all_problems(plan: Plan, entries: dict[str, Entry], failed: list[Problem]) -> list[Problem]:
@@ -509,8 +458,7 @@ def _all_problems(plan: Plan, entries: dict[str, Entry], failed: list[Problem]) 
     return sorted([*plan.problems, *failed, *warnings], key=lambda one: one.synapse_id)
 
 
-def _counts(plan: Plan, found: Iterable[Problem], n_failed_now: int) -> dict[str, int]:
-    found = list(found)
+def _counts(plan: Plan, found: Sequence[Problem], n_failed_now: int) -> dict[str, int]:
     counts = {
         "paired": len(plan.pairs),
         "done": len(plan.todo) - n_failed_now,
@@ -529,28 +477,31 @@ def _inputs_hash(pairs: Sequence[Pair], p: Preprocess | Extract) -> str:
     Of chunks that are cut from volumes, over the id and what they are cut by.
     """
     digest = hashlib.sha256()
-    if p.volumes:
-        lines = (f"{pair.synapse_id}\t{json.dumps(pair.state())}\n" for pair in pairs)
-        digest.update("".join(lines).encode())
-        return digest.hexdigest()
     for pair in pairs:
-        for path, folder in ((pair.em_path, p.raw_em_data_path), (pair.mask_path, p.raw_mask_data_path)):
-            size = (files.state(path) or [None])[0]
-            relative = Path(path).relative_to(folder).as_posix()
-            line = f"{pair.synapse_id}\t{relative}\t{size}\n"
-            digest.update(line.encode("utf-8", "backslashreplace"))  # a folder's name may be no text
+        known = [json.dumps(pair.state())] if p.volumes else _paths_and_sizes(pair, p)
+        text = "".join(f"{pair.synapse_id}\t{one}\n" for one in known)
+        digest.update(text.encode("utf-8", "backslashreplace"))  # a folder's name may be no text
     return digest.hexdigest()
 
 
-def _provenance(p: Preprocess | Extract, counts: dict[str, int], inputs_hash: str, started: str) -> dict:
-    return {
-        "parameters": asdict(p),
-        **provenance.versions(),
-        "counts": counts,
-        "input_fingerprint": inputs_hash,
-        "started": started,
-        "ended": provenance.now(),
-    }
+def _paths_and_sizes(pair: Pair, p: Preprocess) -> Iterator[str]:
+    folders = p.raw_em_data_path, p.raw_mask_data_path
+    for path, folder, state in zip((pair.em_path, pair.mask_path), folders, pair.state(), strict=True):
+        yield f"{path.relative_to(folder).as_posix()}\t{state and state[0]}"
+
+
+def _save_tables(p: Preprocess | Extract, made: Mapping[str, pd.DataFrame]) -> tuple[list[str], bool]:
+    """Write those that are made of such chunks; say which was kept, and if any has changed."""
+    left_out = {"meta.csv", "sections.csv"} if isinstance(p, Extract) else set()
+    left_out |= set() if p.volumes else {"sources.csv"}
+    contents = tables.contents({name: table for name, table in made.items() if name not in left_out})
+    folder = _job(p).folder
+    if "meta.csv" in contents:
+        return tables.save_tables(folder, contents)
+    changed = tables.differing(folder, contents)
+    for name in changed:
+        files.save_bytes(folder / name, contents[name])
+    return [], bool(changed)
 
 
 def _say_unpaired(plan: Plan) -> list[str]:
@@ -568,10 +519,20 @@ def _say_shapes(entries: Iterable[Entry]) -> list[str]:
     return [f"{len(shapes)} shapes (c, x, y, z): {listed(texts)}"] if len(shapes) > 1 else []
 
 
-def _save_run_json(p: Preprocess | Extract, run_json: dict[str, Any], is_changed: bool) -> None:
+def _save_run_json(
+    p: Preprocess | Extract, counts: dict[str, int], inputs_hash: str, started: str, is_changed: bool
+) -> None:
     """Write `run.json` if anything was done, or if what was there does not say the same; tidy up before."""
-    job = _job(p)
-    if run_json["counts"]["done"] or is_changed or not _is_recorded(p, run_json):
+    run_json = {
+        "parameters": asdict(p),
+        **provenance.versions(),
+        "counts": counts,
+        "input_fingerprint": inputs_hash,
+        "started": started,
+        "ended": provenance.now(),
+    }
+    if counts["done"] or is_changed or not _is_recorded(p, run_json):
+        job = _job(p)
         work.tidy(job)
         files.save_json(job.folder / "run.json", run_json)
 
@@ -588,45 +549,33 @@ def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
     return json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)  # false is not 0
 
 
-def _strangers(folder: Path, meta: pd.DataFrame) -> list[str]:
-    strangers = tables.unlisted_arrays(folder, meta["filename"])
+def _say_where(p: Preprocess | Extract) -> str:
+    """Say where the results are."""
+    folders = [printable(shown(folder)) for folder in _job(p).folders]
+    return f"{'raw pairs' if isinstance(p, Extract) else 'tensors and tables'} are in {' and '.join(folders)}"
+
+
+def _say_strangers(p: Preprocess | Extract, meta: pd.DataFrame) -> list[str]:
+    """Say which arrays are of chunks that are gone; beside raw pairs there may be any."""
+    strangers = [] if isinstance(p, Extract) else tables.unlisted_arrays(p.proc_data_path, meta["filename"])
     n_files = counted(len(strangers), "array file")
     return [f"{n_files} not in meta.csv, kept: {listed(strangers, 10)}"] if strangers else []
 
 
-@dataclass(frozen=True)
-class Extracted:
-    """What `extract` did.
-
-    Parameters
-    ----------
-    sources : DataFrame
-        As in `sources.csv`.
-    problems : tuple of Problem
-        As in `problems.csv`.
-    counts : dict of str to int
-        As those of `Result`.
-    notes : tuple of str
-        Where the pairs are, and what a person should know besides.
-    """
-
-    sources: pd.DataFrame
-    problems: tuple[Problem, ...]
-    counts: dict[str, int]
-    notes: tuple[str, ...]
-
-    @property
-    def failures(self) -> dict[str, str]:
-        """Reason by synapse id for each chunk that could not be cut."""
-        return problems.failures(self.problems)
-
-    @property
-    def tally(self) -> dict[str, int]:
-        """What `params.conclude` says of the pairs."""
-        return {"cut": len(self.sources), "with_warnings": self.counts["warned"]}
+def _tally(
+    p: Preprocess | Extract, meta: pd.DataFrame, n_done: int, counts: Mapping[str, int]
+) -> dict[str, int]:
+    if isinstance(p, Extract):
+        return {"cut": n_done, "with_warnings": counts["warned"]}
+    return {
+        "done": n_done,
+        "with_warnings": counts["warned"],
+        "with_blanked_sections": int((meta["n_cutout_sections"] > 0).sum()),
+        "unpaired": counts.get("em_only", 0) + counts.get("mask_only", 0),
+    }
 
 
-def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted:
+def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Result:
     """Write whole chunks that are cut from volumes as raw pairs: npy files in Fortran order.
 
     Beside the EM files are `problems.csv`, `sources.csv` and `run.json`. A run that is stopped goes on, as
@@ -643,8 +592,8 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
 
     Returns
     -------
-    Extracted
-        Tables, counts and notes.
+    Result
+        Tables, problems, counts and notes.
 
     Raises
     ------
@@ -655,68 +604,18 @@ def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Extracted
     LockedError
         If another run is writing to the folder.
     """
-    started, job = provenance.now(), _job(p)
-    pairs, wanted = _choose(found, p)
-    usable, refused = _usable(found, pairs)
-    usable, unnamed = _named(usable, job)
-    _say_what_is_missing(found, wanted)
-    with lock.locked(job.folder):
-        _refuse_foreign(job)
-        done = work.find_done(job, usable) if p.resume else {}
-        todo = tuple(pair for pair in usable if pair.synapse_id not in done)
-        n_voxels = prod(todo[0].volumes.chunk_shape) if todo else 0
-        files.refuse_full_disk(job.folder, 2 * len(todo) * (128 + n_voxels))
-        plan = Plan(tuple(pairs), done, todo, (*refused, *unnamed), None)
-        if todo:
-            lock.sign(job.folder)
-            work.tidy(job)
-        entries, failed = _do(plan, p, show_progress)
-        return _finish_extracting(plan, p, entries, failed, started)
-
-
-def _named(pairs: Iterable[Pair], job: Job) -> tuple[list[Pair], list[Problem]]:
-    """Pairs whose ids make names of files, and why the others do not."""
-    named, problems_found, longest = [], [], files.longest_name(job.folder)
-    for pair in pairs:
-        try:
-            files.refuse_name(job.output_paths(pair)[1].name, longest)
-            named.append(pair)
-        except ChunkError as error:
-            problems_found.append(pair.locate(problems.of_error(error), "preflight"))
-    return named, problems_found
+    _refuse_foreign(_job(p))
+    return run(_plan(found, p, show_progress=False), p, show_progress)
 
 
 def _refuse_foreign(job: Job) -> None:
-    """Refuse folders with arrays that are not of a run of extract; leave the mark of one."""
-    mark = job.folder / HIDDEN / _EXTRACT_MARK
+    """Refuse folders with arrays that are not of a run of extract."""
     foreign = [path for folder in job.folders for path in folder.glob("[!.]*.npy")]
-    if foreign and not mark.exists():
+    if foreign and not (job.folder / HIDDEN / _EXTRACT_MARK).exists():
         raise OutputError(
             f"{shown(foreign[0].parent)} holds npy files that extract has not made, such as "
             f"{foreign[0].name}: set raw_em_data_path and raw_mask_data_path to other folders"
         )
-    if not mark.exists():
-        mark.touch()
-
-
-def _finish_extracting(
-    plan: Plan, p: Extract, entries: dict[str, Entry], failed: list[Problem], started: str
-) -> Extracted:
-    folder, found = _job(p).folder, _all_problems(plan, entries, failed)
-    if plan.todo:
-        files.sync_folder(p.raw_mask_data_path)
-        record.sync_done(folder)
-    sources = tables.sources_table(entry.source for entry in entries.values())
-    by_name = {"sources.csv": sources, "problems.csv": problems.table(found)}
-    contents = tables.contents(by_name)
-    changed, counts = tables.differing(folder, contents), _counts(plan, found, len(failed))
-    for name in changed:
-        files.save_bytes(folder / name, contents[name])
-    run_json = _provenance(p, counts, _inputs_hash(plan.pairs, p), started)
-    _save_run_json(p, run_json, bool(changed))
-    where = f"{shown(p.raw_em_data_path)} and {shown(p.raw_mask_data_path)}"
-    notes = [f"{counted(len(entries), 'chunk')} finished", f"raw pairs are in {where}"]
-    return Extracted(sources, tuple(found), counts, (*notes, *problems.shared(found, len(entries))))
 
 
 def verify_arrays(p: Preprocess) -> dict[str, str]:
@@ -736,3 +635,46 @@ def verify_arrays(p: Preprocess) -> dict[str, str]:
         return {}
     data = dataset.load(p.proc_data_path)
     return verify.damaged(verify.check(data, n_workers=p.n_workers, scheduler=p.scheduler), data)
+
+
+# What is done with a chunk
+
+
+def _job(p: Preprocess | Extract) -> Job:
+    if isinstance(p, Extract):
+        what, folders, make = "Extracting", (p.raw_em_data_path, p.raw_mask_data_path), _extract
+        key = f"extract {p.cutout_pixel_value}"
+    else:
+        what, folders, make = "Preprocessing", (p.proc_data_path,), _process
+        key = record.key_of(params.content(p))
+    return Job(
+        what=what,
+        folders=tuple(map(Path, folders)),
+        key=key,
+        open=partial(_open, p=p),
+        process=partial(make, p=p, key=key),
+        is_cut=bool(p.volumes),
+        n_workers=p.n_workers,
+        scheduler=p.scheduler,
+    )
+
+
+def _open(pair: Pair, p: Preprocess | Extract) -> RawPair:
+    """Open a pair when it begins to wait for a thread, and let the sections be fetched that will be kept."""
+    raw = pair.open()
+    raw.fetch(_bounds(raw.shape, p))
+    return raw
+
+
+def _bounds(shape_xyz: tuple[int, int, int], p: Preprocess | Extract) -> tuple[int, int]:
+    if isinstance(p, Extract):
+        return 0, shape_xyz[2]
+    return arrays.crop_bounds(shape_xyz[2], p.axial_to_sagittal_spacing, p.n_sections)
+
+
+def _process(raw: RawPair, p: Preprocess, key: str) -> Entry:
+    return chunk.process(raw, p.proc_data_path, key, **params.content(p))
+
+
+def _extract(raw: RawPair, p: Extract, key: str) -> Entry:
+    return chunk.extract(raw, (p.raw_em_data_path, p.raw_mask_data_path), key)

@@ -321,14 +321,21 @@ def process(
     return tables.Entry(key, raw.state, output, row, sections, warnings, source)
 
 
-def extract(raw: RawPair, paths: Sequence[Path], key: str) -> tables.Entry:
-    """Write whole EM and mask of a pair as they are, in Fortran order, as npy files."""
+def extract(raw: RawPair, folders: Sequence[str | Path], key: str) -> tables.Entry:
+    """Write whole EM and mask of a pair as they are, in Fortran order, as npy files; each into its folder."""
+    names = raw_names(raw.synapse_id)
+    paths = [Path(folder, name) for folder, name in zip(folders, names, strict=True)]
     for path, part in zip(paths, (raw.em, raw.mask), strict=True):
         files.save_array(path, part.read(allocate=npy.reused("input")), is_fortran=True)
     empty = {name: np.zeros(0, dtype) for name, dtype in tables.SECTION_VALUES.items()}
-    row = {"synapse_id": raw.synapse_id, "filename": paths[0].name}
+    row = {"synapse_id": raw.synapse_id, "filename": names[0]}
     output, warnings = [*map(files.state, paths)], raw.warnings()
     return tables.Entry(key, raw.state, output, row, empty, warnings, raw.sources_row())
+
+
+def raw_names(synapse_id: str) -> tuple[str, str]:
+    """File names of EM and mask that are extracted."""
+    return f"{synapse_id}.npy", f"{synapse_id}_mask.npy"
 
 
 def _kernels() -> ModuleType:

@@ -33,24 +33,32 @@ class _Look:
     is_exchanged: bool = False  # the EM looks like labels, and the mask like EM
 
 
-def refuse_useless(pairs: Iterable[Pair], done: Mapping[str, Entry], content: Mapping[str, Any]) -> None:
+def refuse_useless(
+    pairs: Sequence[Pair], done: Mapping[str, Entry], todo: Iterable[Pair], content: Mapping[str, Any]
+) -> None:
     """Stop where none of the first chunks that can be read, or are done, is of use.
 
-    `content` has the keywords of `chunk.process`; a ParameterError names those that are wrong for all.
+    `pairs` are all, also those that cannot be used; `content` has the keywords of `chunk.process`. A
+    ParameterError names those that are wrong for all.
     """
-    tried = islice(pairs, 4 * _N_FIRST)
+    if not todo:
+        if not done and _is_exchanged(pairs[0]):
+            raise ParameterError(_EXCHANGED)
+        return
+    usable_ids = {*done, *(pair.synapse_id for pair in todo)}
+    tried = islice((pair for pair in pairs if pair.synapse_id in usable_ids), 4 * _N_FIRST)
     looks = (
-        _look_back(done[one.synapse_id]) if one.synapse_id in done else _look_ahead(one, **content)
+        _look_back(done[one.synapse_id]) if one.synapse_id in done else _look_ahead(one, content)
         for one in tried
     )
-    _judge([*islice(filter(None, looks), _N_FIRST)], **content)
+    _judge([*islice(filter(None, looks), _N_FIRST)], content)
 
 
-def refuse_exchanged(pair: Pair) -> None:
-    """Stop where the EM file of a pair that cannot be used holds labels, and its mask file EM."""
+def _is_exchanged(pair: Pair) -> bool:
+    """Whether the EM file of a pair that cannot be used holds labels, and its mask file EM."""
     with suppress(ChunkError, MemoryError):
-        if _n_values(pair.em_path) <= _N_LABEL_VALUES < _n_values(pair.mask_path):
-            raise ParameterError(_EXCHANGED)
+        return _n_values(pair.em_path) <= _N_LABEL_VALUES < _n_values(pair.mask_path)
+    return False
 
 
 def _n_values(path: Path) -> int:
@@ -65,51 +73,36 @@ def _look_back(entry: Entry) -> _Look:
     return _Look(has_label, bool(entry.sections["is_blanked"].all()), is_new=False)
 
 
-def _look_ahead(
-    pair: Pair,
-    *,
-    axial_to_sagittal_spacing: float,
-    n_sections: int,
-    seg_mask_map: Mapping[str, int],
-    cutout_pixel_value: int,
-    cutout_threshold: float,
-    **_: Any,
-) -> _Look | None:
+def _look_ahead(pair: Pair, content: Mapping[str, Any]) -> _Look | None:
     """Read the sections of a pair that will be kept; of a mask that lacks a label there, all."""
+    seg_mask_map = content["seg_mask_map"]
     with suppress(ChunkError, MemoryError), pair.open() as raw:
-        bounds = arrays.crop_bounds(raw.shape[2], axial_to_sagittal_spacing, n_sections)
-        kept = chunk.keep(raw, bounds, seg_mask_map, cutout_pixel_value, npy.reused("tensor"))
-        kinds = [one.kind for one in chunk.label_warnings(raw, kept, seg_mask_map)]
+        bounds = arrays.crop_bounds(raw.shape[2], content["axial_to_sagittal_spacing"], content["n_sections"])
+        kept = chunk.keep(raw, bounds, seg_mask_map, content["cutout_pixel_value"], npy.reused("tensor"))
+        sections = arrays.describe_sections(kept.moments, content["cutout_threshold"])
+        kinds = {one.kind for one in chunk.label_warnings(raw, kept, seg_mask_map)}
         values = np.flatnonzero(kept.raw_counts)
         return _Look(
             has_label=bool(kept.counts[[*arrays.LABELS]].any()),
-            is_blanked=bool(arrays.describe_sections(kept.moments, cutout_threshold)["is_blanked"].all()),
+            is_blanked=bool(sections["is_blanked"].all()),
             label_values=tuple(values.tolist()),
-            is_cropped=not {*kinds}.isdisjoint(problems.REMOVED.values()),
+            is_cropped=not kinds.isdisjoint(problems.REMOVED.values()),
             is_exchanged=np.unique(kept.tensor_cxyz[0, ::8, ::8]).size <= _N_LABEL_VALUES < values.size,
         )
     return None
 
 
-def _judge(
-    looks: Sequence[_Look],
-    *,
-    seg_mask_map: Mapping[str, int],
-    cutout_threshold: float,
-    cutout_pixel_value: int,
-    **_: Any,
-) -> None:
+def _judge(looks: Sequence[_Look], content: Mapping[str, Any]) -> None:
     if not any(one.is_new for one in looks):
         return
     if all(one.is_exchanged for one in looks):
         raise ParameterError(_EXCHANGED)
-    if seg_mask_map and not any(one.has_label for one in looks):
-        raise ParameterError(_no_label(looks, seg_mask_map))
+    if content["seg_mask_map"] and not any(one.has_label for one in looks):
+        raise ParameterError(_no_label(looks, content["seg_mask_map"]))
     if len(looks) == _N_FIRST and all(one.is_blanked for one in looks):
-        threshold = f"cutout_threshold {cutout_threshold} and cutout_pixel_value {cutout_pixel_value}"
-        raise ParameterError(
-            f"every section of the first {len(looks)} chunks would be blanked: see {threshold}"
-        )
+        names = ("cutout_threshold", "cutout_pixel_value")
+        see = " and ".join(f"{name} {content[name]}" for name in names)
+        raise ParameterError(f"every section of the first {len(looks)} chunks would be blanked: see {see}")
 
 
 def _no_label(looks: Sequence[_Look], seg_mask_map: Mapping[str, int]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from synprep._core import execution, files, problems, record
+from synprep._core import chunk, execution, files, problems, record
 from synprep._core.chunk import Pair, RawPair
 from synprep._core.errors import ChunkError, FailedChunksError
 from synprep._core.paths import HIDDEN
@@ -30,7 +30,6 @@ class Job:
     key: str  # of the parameters that decide what is written
     open: Callable[[Pair], RawPair]
     process: Callable[[RawPair], Entry]
-    output_paths: Callable[[Pair | Entry], Sequence[Path]]
     is_cut: bool  # from volumes
     n_workers: int
     scheduler: str
@@ -39,6 +38,11 @@ class Job:
     def folder(self) -> Path:
         """Where the tables are, and the record of what is done."""
         return self.folders[0]
+
+    def output_paths(self, entry: Entry) -> list[Path]:
+        """Files of a finished chunk: a tensor, or EM and mask."""
+        names = entry.row["filename"], chunk.raw_names(entry.synapse_id)[1]
+        return [folder / name for folder, name in zip(self.folders, names, strict=False)]
 
 
 def find_done(job: Job, pairs: Iterable[Pair]) -> dict[str, Entry]:
