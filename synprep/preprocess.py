@@ -42,7 +42,6 @@ from synprep._core.errors import (
     listed,
     printable,
 )
-from synprep._core.npy import Header
 from synprep._core.paths import HIDDEN, shown
 from synprep._core.problems import Problem, grouped
 from synprep._core.tables import Entry
@@ -284,7 +283,7 @@ def _check(pair: Pair, p: Preprocess | Extract, longest: int, memory: float) -> 
         raise ChunkError("synapse id would leave the output folder", pair.synapse_id)
     with pair.open() as raw:
         name, n_bytes, n_made = _output(raw, p)
-        n_read = max(_n_read(one.header, *_bounds(raw.shape, p)) for one in (raw.em, raw.mask))
+        n_read = max(one.header.byte_range(*_bounds(raw.shape, p))[1] for one in (raw.em, raw.mask))
     files.refuse_name(name, longest)
     if n_read + n_made > memory:
         found = f"{(n_read + n_made) / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB"
@@ -302,12 +301,6 @@ def _output(raw: RawPair, p: Preprocess | Extract) -> tuple[str, int, int]:
     n_bytes = prod(shape_cxyz)
     name = tables.filename(raw.synapse_id, shape_cxyz)
     return name, _HEADER_BYTES + n_bytes, n_bytes + (stop - start) * _SECTION_BYTES
-
-
-def _n_read(header: Header, start: int, stop: int) -> int:
-    """How many bytes of a file are in memory when some sections are read."""
-    depth = stop - start if header.is_fortran else header.shape[2]
-    return prod(header.shape[:2]) * depth * header.dtype.itemsize
 
 
 def _say_what_is_missing(found: Pairing, wanted: frozenset[str] | None) -> None:

@@ -28,6 +28,7 @@ _TEXT = (
     rb""") (?:,|(?=}))){3} }\x20*+\n*+"""
 )
 _HEADER = re.compile(_TEXT.replace(b" ", rb"[ \t\n]*+").replace(b"N", rb"(?:0|[1-9]\d{0,18}+)L?+"))
+_SAVE_IT = "save it as npy, with the axes (x, y, z)"
 # What a file is that begins with these bytes (letters small), and what to do.
 _OTHER_FORMATS = {
     b"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
@@ -37,15 +38,11 @@ _OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
     b"pk\x03\x04": "a zip file, perhaps npz: take the array out and save it with numpy.save",
     **{bytes([0x80, n]): "a Python pickle: save the array with numpy.save" for n in range(2, 6)},
-    b"<!doctype": "a web page: was a login needed to download it?",
-    b"<html": "a web page: was a login needed to download it?",
+    **dict.fromkeys((b"<!doctype", b"<html"), "a web page: was a login needed to download it?"),
     b"<?xml": "XML, perhaps a server's message: was a login needed to download it?",
-    b"ii*\0": "a TIFF image: save it as npy, with the axes (x, y, z)",
-    b"ii+\0": "a TIFF image: save it as npy, with the axes (x, y, z)",
-    b"mm\0*": "a TIFF image: save it as npy, with the axes (x, y, z)",
-    b"mm\0+": "a TIFF image: save it as npy, with the axes (x, y, z)",
-    b"\x89png": "a PNG image: save it as npy, with the axes (x, y, z)",
-    b"\xff\xd8\xff": "a JPEG image: save it as npy, with the axes (x, y, z)",
+    **dict.fromkeys((b"ii*\0", b"ii+\0", b"mm\0*", b"mm\0+"), f"a TIFF image: {_SAVE_IT}"),
+    b"\x89png": f"a PNG image: {_SAVE_IT}",
+    b"\xff\xd8\xff": f"a JPEG image: {_SAVE_IT}",
     b"\x89hdf": "an HDF5 file: save its array as npy, with the axes (x, y, z)",
     b"nrrd0": "an NRRD file: save its array as npy, with the axes (x, y, z)",
     b"matlab": "a MATLAB file: save its array as npy, with the axes (x, y, z)",
@@ -61,6 +58,13 @@ class Header:
     is_fortran: bool  # the first axis varies fastest in the file
     dtype: np.dtype
     offset: int
+
+    def byte_range(self, start: int, stop: int) -> tuple[int, int]:
+        """Where the bytes begin that must be read for some sections, and how many they are."""
+        *plane, n_z = self.shape
+        first, last = (start, stop) if self.is_fortran else (0, n_z)
+        section_bytes = math.prod(plane) * self.dtype.itemsize
+        return self.offset + first * section_bytes, (last - first) * section_bytes
 
 
 def fresh(n_bytes: int) -> np.ndarray:
@@ -127,7 +131,7 @@ class NpyFile:
         """Let the operating system fetch sections that are read later, if it can; nothing is waited for."""
         if hasattr(os, "posix_fadvise"):  # not on Windows and macOS
             with suppress(OSError):
-                where = self._byte_range(start, stop)
+                where = self.header.byte_range(start, stop)
                 os.posix_fadvise(self._file.fileno(), *where, os.POSIX_FADV_WILLNEED)
 
     def read(
@@ -142,7 +146,7 @@ class NpyFile:
         header, stop = self.header, self.header.shape[-1] if stop is None else stop
         if 0 in header.shape:
             raise ChunkError("array is empty", f"its shape is {header.shape}", self.path)
-        first, n_bytes = self._byte_range(start, stop)
+        first, n_bytes = header.byte_range(start, stop)
         with files.reading(self.path):
             self._file.seek(first)
             values = allocate(n_bytes)
@@ -154,13 +158,6 @@ class NpyFile:
         if header.is_fortran:
             return values.view(header.dtype).reshape((*header.shape[:-1], stop - start), order="F")
         return values.view(header.dtype).reshape(header.shape)[..., start:stop]
-
-    def _byte_range(self, start: int, stop: int) -> tuple[int, int]:
-        """Where the bytes begin that must be read for some sections, and how many they are."""
-        *plane, n_z = self.header.shape
-        first, last = (start, stop) if self.header.is_fortran else (0, n_z)
-        section_bytes = math.prod(plane) * self.header.dtype.itemsize
-        return self.header.offset + first * section_bytes, (last - first) * section_bytes
 
 
 def read_header(path: str | os.PathLike) -> Header:
