@@ -316,8 +316,8 @@ class Result:
 
     Parameters
     ----------
-    meta, sections, sources : DataFrame
-        As in `meta.csv`, `sections.csv` and `sources.csv`; empty where the run makes none.
+    meta, sections, sources : DataFrame or None
+        As in `meta.csv`, `sections.csv` and `sources.csv`; None where such a run makes none.
     problems : tuple of Problem
         As in `problems.csv`.
     counts : dict of str to int
@@ -325,25 +325,33 @@ class Result:
         that are em_only, mask_only or passed_over, where there are any.
     inputs_hash : str
         SHA-256 of the input list: which files, of which size, make which chunk.
-    tally : dict of str to int
-        What `params.conclude` says of them.
     notes : tuple of str
         Where the results are, and what a person should know besides.
     """
 
-    meta: pd.DataFrame
-    sections: pd.DataFrame
-    sources: pd.DataFrame
+    meta: pd.DataFrame | None
+    sections: pd.DataFrame | None
+    sources: pd.DataFrame | None
     problems: tuple[Problem, ...]
     counts: dict[str, int]
     inputs_hash: str
-    tally: dict[str, int]
     notes: tuple[str, ...]
 
     @property
     def failures(self) -> dict[str, str]:
         """Reason by synapse id for each chunk that could not be processed."""
         return problems.failures(self.problems)
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """What `params.conclude` says of the data set, or of the raw pairs."""
+        warned = self.counts["warned"]
+        if self.meta is None:
+            return {"cut": len(self.sources), "with_warnings": warned}
+        blanked = int((self.meta["n_cutout_sections"] > 0).sum())
+        unpaired = self.counts.get("em_only", 0) + self.counts.get("mask_only", 0)
+        known = {"with_warnings": warned, "with_blanked_sections": blanked, "unpaired": unpaired}
+        return {"done": len(self.meta), **known}
 
     def summary(self) -> pd.DataFrame:
         """Counts of the data set, the same whether the run did it all or resumed; index `what`."""
@@ -352,7 +360,7 @@ class Result:
             "chunks processed": len(self.meta),
             "chunks failed": self.counts["failed"],
             "chunks with warnings": self.counts["warned"],
-            "chunks with blanked sections": int((self.meta["n_cutout_sections"] > 0).sum()),
+            "chunks with blanked sections": self.tally["with_blanked_sections"],
             "sections kept": len(self.sections),
             "sections blanked": int(self.sections["is_blanked"].sum()),
         }
@@ -417,27 +425,21 @@ def _finish(
     plan: Plan, p: Preprocess | Extract, entries: dict[str, Entry], failed: list[Problem], started: str
 ) -> Result:
     """Write the tables, where they changed, and say what a person should know."""
-    job, is_extract = _job(p), isinstance(p, Extract)
-    found = _all_problems(plan, entries, failed)
+    job, found = _job(p), _all_problems(plan, entries, failed)
     if plan.todo:
         for folder in job.folders[1:]:
             files.sync_folder(folder)
         record.sync_done(job.folder)
-    made = {
-        "meta.csv": tables.meta_table(entry.row for entry in entries.values() if not is_extract),
-        "sections.csv": tables.sections_table({key: entry.sections for key, entry in entries.items()}),
-        "problems.csv": problems.table(found),
-        "sources.csv": tables.sources_table(entry.source for entry in entries.values() if job.is_cut),
-    }
-    kept, is_changed = _save_tables(p, made)
+    made = _tables(job, entries, found)
+    kept, is_changed = _save_tables(job, made)
     counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
     _save_run_json(p, counts, inputs_hash, started, is_changed)
-    notes = [f"{counted(len(entries), 'chunk')} finished", _say_where(p), *kept]
+    where = " and ".join(printable(shown(folder)) for folder in job.folders)
+    notes = [f"{counted(len(entries), 'chunk')} finished", f"{job.product} are in {where}", *kept]
     notes += [*_say_unpaired(plan), *_say_shapes(entries.values())]
-    notes += [*_say_strangers(p, made["meta.csv"]), *problems.shared(found, len(entries))]
-    meta, sections, _, sources = made.values()
-    tally = _tally(p, meta, len(entries), counts)
-    return Result(meta, sections, sources, tuple(found), counts, inputs_hash, tally, tuple(notes))
+    notes += [*_say_strangers(job, entries.values()), *problems.shared(found, len(entries))]
+    shown_tables = (made.get(name) for name in ("meta.csv", "sections.csv", "sources.csv"))
+    return Result(*shown_tables, tuple(found), counts, inputs_hash, tuple(notes))
 
 
 def _all_problems(plan: Plan, entries: dict[str, Entry], failed: list[Problem]) -> list[Problem]:
@@ -483,17 +485,25 @@ def _paths_and_sizes(pair: Pair, p: Preprocess) -> Iterator[str]:
         yield f"{path.relative_to(folder).as_posix()}\t{state and state[0]}"
 
 
-def _save_tables(p: Preprocess | Extract, made: Mapping[str, pd.DataFrame]) -> tuple[list[str], bool]:
-    """Write those that are made of such chunks; say which was kept, and if any has changed."""
-    left_out = {"meta.csv", "sections.csv"} if isinstance(p, Extract) else set()
-    left_out |= set() if p.volumes else {"sources.csv"}
-    contents = tables.contents({name: table for name, table in made.items() if name not in left_out})
-    folder = _job(p).folder
-    if "meta.csv" in contents:
-        return tables.save_tables(folder, contents)
-    changed = tables.differing(folder, contents)
+def _tables(job: Job, entries: dict[str, Entry], found: Sequence[Problem]) -> dict[str, pd.DataFrame]:
+    """Tables that such a run makes, by the names of their files."""
+    make = {
+        "meta.csv": lambda: tables.meta_table(entry.row for entry in entries.values()),
+        "sections.csv": lambda: tables.sections_table({key: one.sections for key, one in entries.items()}),
+        "problems.csv": lambda: problems.table(found),
+        "sources.csv": lambda: tables.sources_table(entry.source for entry in entries.values()),
+    }
+    return {name: make[name]() for name in job.tables}
+
+
+def _save_tables(job: Job, made: Mapping[str, pd.DataFrame]) -> tuple[list[str], bool]:
+    """Write tables where they changed; say which was kept, and if any did."""
+    contents = tables.contents(made)
+    if "meta.csv" in made:
+        return tables.save_tables(job.folder, contents)
+    changed = tables.differing(job.folder, contents)
     for name in changed:
-        files.save_bytes(folder / name, contents[name])
+        files.save_bytes(job.folder / name, contents[name])
     return [], bool(changed)
 
 
@@ -542,30 +552,13 @@ def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
     return json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)  # false is not 0
 
 
-def _say_where(p: Preprocess | Extract) -> str:
-    """Say where the results are."""
-    folders = [printable(shown(folder)) for folder in _job(p).folders]
-    return f"{'raw pairs' if isinstance(p, Extract) else 'tensors and tables'} are in {' and '.join(folders)}"
-
-
-def _say_strangers(p: Preprocess | Extract, meta: pd.DataFrame) -> list[str]:
+def _say_strangers(job: Job, entries: Iterable[Entry]) -> list[str]:
     """Say which arrays are of chunks that are gone; beside raw pairs there may be any."""
-    strangers = [] if isinstance(p, Extract) else tables.unlisted_arrays(p.proc_data_path, meta["filename"])
+    if "meta.csv" not in job.tables:
+        return []
+    strangers = tables.unlisted_arrays(job.folder, (entry.row["filename"] for entry in entries))
     n_files = counted(len(strangers), "array file")
     return [f"{n_files} not in meta.csv, kept: {listed(strangers, 10)}"] if strangers else []
-
-
-def _tally(
-    p: Preprocess | Extract, meta: pd.DataFrame, n_done: int, counts: Mapping[str, int]
-) -> dict[str, int]:
-    if isinstance(p, Extract):
-        return {"cut": n_done, "with_warnings": counts["warned"]}
-    return {
-        "done": n_done,
-        "with_warnings": counts["warned"],
-        "with_blanked_sections": int((meta["n_cutout_sections"] > 0).sum()),
-        "unpaired": counts.get("em_only", 0) + counts.get("mask_only", 0),
-    }
 
 
 def extract(found: Pairing, p: Extract, show_progress: bool = True) -> Result:
@@ -634,15 +627,18 @@ def verify_arrays(p: Preprocess) -> dict[str, str]:
 
 
 def _job(p: Preprocess | Extract) -> Job:
+    """What is done with each chunk: a tensor is made of it, or a raw pair."""
     if isinstance(p, Extract):
-        what, folders, make = "Extracting", (p.raw_em_data_path, p.raw_mask_data_path), _extract
-        key = f"extract {p.cutout_pixel_value}"
+        what, product, folders = "Extracting", "raw pairs", (p.raw_em_data_path, p.raw_mask_data_path)
+        key, make, own_tables = f"extract {p.cutout_pixel_value}", _extract, ()
     else:
-        what, folders, make = "Preprocessing", (p.proc_data_path,), _process
-        key = record.key_of(params.content(p))
+        what, product, folders = "Preprocessing", "tensors and tables", (p.proc_data_path,)
+        key, make, own_tables = record.key_of(params.content(p)), _process, ("meta.csv", "sections.csv")
     return Job(
         what=what,
+        product=product,
         folders=tuple(map(Path, folders)),
+        tables=(*own_tables, "problems.csv", *(("sources.csv",) if p.volumes else ())),
         key=key,
         open=partial(_open, p=p),
         process=partial(make, p=p, key=key),

@@ -26,7 +26,9 @@ class Job:
     """What is done with each chunk, and where it goes; with a scheduler its functions must be picklable."""
 
     what: str  # for the progress bar
+    product: str  # in words
     folders: tuple[Path, ...]  # of the arrays; tables and record are in the first
+    tables: tuple[str, ...]  # names of their files; that of chunks is the first, if there is one
     key: str  # of the parameters that decide what is written
     open: Callable[[Pair], RawPair]
     process: Callable[[RawPair], Entry]
