@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -286,9 +287,16 @@ def _sides(mask_xyz: np.ndarray, label: int) -> list[str]:
     return [f"{name} {x}" for (axis, x), (name, at) in ends if (mask_xyz.take(at, axis) == label).any()]
 
 
-def process(
+def process(raw: RawPair, folder: str | Path, key: str, **content: Any) -> tables.Entry:
+    """Turn a raw pair into a tensor, which is written, and its table rows, which are returned; see `make`."""
+    entry, tensor_cxyz, _ = make(raw, key, **content)
+    path = Path(folder, entry.row["filename"])
+    files.save_array(path, tensor_cxyz)
+    return replace(entry, output=files.state(path))
+
+
+def make(
     raw: RawPair,
-    folder: str | Path,
     key: str,
     *,
     cutout_threshold: float,
@@ -298,10 +306,11 @@ def process(
     seg_mask_map: Mapping[str, int],
     cut_intensity_with_seg_masks: bool,
     output_channel_desc: Sequence[Sequence[int]],
-) -> tables.Entry:
-    """Turn a raw pair into a tensor, which is written, and its table rows, which are returned.
+) -> tuple[tables.Entry, np.ndarray, Kept]:
+    """Make table rows and tensor of a raw pair, and what both are made of; nothing is written.
 
-    The keywords are the parameters that decide what a tensor and its rows hold; `key` is that of these.
+    The keywords are the parameters that decide what a tensor and its rows hold; `key` is that of these. The
+    arrays hold until this thread makes the next tensor.
     """
     bounds = arrays.crop_bounds(raw.shape[2], axial_to_sagittal_spacing, n_sections)
     kept = keep(raw, bounds, seg_mask_map, cutout_pixel_value, npy.reused("tensor"))
@@ -315,10 +324,8 @@ def process(
         tensor_cxyz = arrays.cut_channels(*tensor_cxyz, output_channel_desc)
     volumes = arrays.label_volumes(kept.counts, axial_to_sagittal_spacing)
     row = tables.meta_row(raw.synapse_id, tensor_cxyz.shape, volumes, sections["is_blanked"].sum())
-    path = Path(folder, row["filename"])
-    files.save_array(path, tensor_cxyz)
-    output, source = files.state(path), raw.sources_row()
-    return tables.Entry(key, raw.state, output, row, sections, warnings, source)
+    entry = tables.Entry(key, raw.state, [], row, sections, warnings, raw.sources_row())
+    return entry, tensor_cxyz, kept
 
 
 def extract(raw: RawPair, folders: Sequence[str | Path], key: str) -> tables.Entry:
