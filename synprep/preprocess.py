@@ -438,8 +438,8 @@ def _finish(
     notes = [f"{counted(len(entries), 'chunk')} finished", f"{job.product} are in {where}", *kept]
     notes += [*_say_unpaired(plan), *_say_shapes(entries.values())]
     notes += [*_say_strangers(job, entries.values()), *problems.shared(found, len(entries))]
-    shown_tables = (made.get(name) for name in ("meta.csv", "sections.csv", "sources.csv"))
-    return Result(*shown_tables, tuple(found), counts, inputs_hash, tuple(notes))
+    meta, sections, sources = map(made.get, ("meta.csv", "sections.csv", "sources.csv"))
+    return Result(meta, sections, sources, tuple(found), counts, inputs_hash, tuple(notes))
 
 
 def _all_problems(plan: Plan, entries: dict[str, Entry], failed: list[Problem]) -> list[Problem]:
@@ -651,7 +651,8 @@ def _job(p: Preprocess | Extract) -> Job:
 def _open(pair: Pair, p: Preprocess | Extract) -> RawPair:
     """Open a pair when it begins to wait for a thread, and let the sections be fetched that will be kept."""
     raw = pair.open()
-    raw.fetch(_bounds(raw.shape, p))
+    for file in (raw.em, raw.mask):
+        file.fetch(*_bounds(raw.shape, p))
     return raw
 
 

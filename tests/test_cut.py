@@ -510,7 +510,7 @@ def test_a_tensor_equals_that_of_the_same_pair_in_files(cut_intensity_with_seg_m
     results = []
     for one, folder in ((pair, "volumes"), (Pair("a", tmp_path / "a.npy", tmp_path / "a_mask.npy"), "files")):
         with one.open() as raw:
-            raw.fetch((0, 25))
+            raw.em.fetch(0, 25)
             assert raw.shape == raw.em.header.shape == raw.mask.header.shape == (21, 20, 25)
             entry = chunk.process(
                 raw,

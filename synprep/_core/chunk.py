@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,8 @@ from synprep._core.errors import ChunkError, listed, printable
 from synprep._core.npy import NpyFile
 from synprep._core.paths import shown
 from synprep._core.problems import Problem
+
+_name = attrgetter("name")
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,6 @@ class RawPair:
     def state(self) -> list[list[int]]:
         """State of both files when they were opened, see `files.state`."""
         return [self.em.state, self.mask.state]
-
-    def fetch(self, bounds: tuple[int, int]) -> None:
-        """Let the operating system fetch sections that are read later."""
-        self.em.fetch(*bounds)
-        self.mask.fetch(*bounds)
 
     def warnings(self) -> list[Problem]:
         """What is to be said of what was read: nothing, of files."""
@@ -183,10 +181,6 @@ class Pairing:
         """Ids of all files, paired or not."""
         paired = {pair.synapse_id for pair in self.pairs}
         return paired | self.em_only.keys() | self.mask_only.keys() | self.claimed_twice.keys()
-
-
-def _name(path: Path) -> str:
-    return path.name
 
 
 def sample(pairs: Sequence[Pair], n_rand_samples: int, seed: int = 0) -> list[Pair]:

@@ -132,9 +132,6 @@ class Cut:
         """What the chunk is cut by."""
         return self._pair.state()
 
-    def fetch(self, bounds: tuple[int, int]) -> None:
-        """Do nothing: what is read is fetched in one go."""
-
     def _read_em(self, sections: range, allocate: Allocate) -> np.ndarray:
         """Read sections of the EM; raises a ChunkError if all lie outside, or a block is absent."""
         weights = self._weights("em", sections)
