@@ -454,14 +454,14 @@ def _all_problems(plan: Plan, entries: dict[str, Entry], failed: list[Problem]) 
 
 
 def _counts(plan: Plan, found: Sequence[Problem], n_failed_now: int) -> dict[str, int]:
+    failed = {one.synapse_id for one in found if one.severity == "error"}
+    warned = {one.synapse_id for one in found if one.severity == "warning" and one.stage != "pairing"}
     counts = {
         "paired": len(plan.pairs),
         "done": len(plan.todo) - n_failed_now,
         "skipped": len(plan.done),
-        "failed": len({one.synapse_id for one in found if one.severity == "error"}),
-        "warned": len(
-            {one.synapse_id for one in found if one.severity == "warning" and one.stage != "pairing"}
-        ),
+        "failed": len(failed),
+        "warned": len(warned),
     }
     return counts | {name: n for name, n in plan.unpaired.items() if name != "hidden"}
 
@@ -543,12 +543,12 @@ def _save_run_json(
 def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
     """Whether `run.json` is there and says the same; an older version knew fewer parameters and counts."""
     before, now = provenance.lasting(provenance.find_record(_job(p).folder)), provenance.lasting(run_json)
-    usual = {"parameters": files.plain(asdict(type(p)())), "counts": now["counts"] | {"finished": None}}
-    for name, values in usual.items():
-        found = before.get(name)
-        before[name] = values | found if isinstance(found, dict) else None
-    if before["parameters"]:  # and others that this one does not know
-        before["parameters"] = {key: before["parameters"][key] for key in now["parameters"]}
+    counts = before.get("counts")
+    if not isinstance(counts, dict):
+        return False
+    known = files.plain(asdict(type(p)())) | before["parameters"]
+    before["parameters"] = {name: known[name] for name in now["parameters"]}
+    before["counts"] = now["counts"] | {"finished": None} | counts
     return json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)  # false is not 0
 
 
