@@ -150,7 +150,7 @@ def _plan(found: Pairing, p: Preprocess | Extract, show_progress: bool) -> Plan:
     usable = [pair for pair in pairs if pair.synapse_id not in refused_ids]
     done = work.find_done(job, usable) if p.resume else {}
     rest = [pair for pair in usable if pair.synapse_id not in done]
-    todo, unusable, n_bytes = _preflight(rest, p, show_progress)
+    todo, unusable, n_bytes = _preflight(rest, job, show_progress)
     _say_what_is_missing(found, wanted)
     files.refuse_full_disk(job.folder, n_bytes)
     found_problems = (*refused, *unusable, *_unpaired(found))
@@ -255,15 +255,12 @@ def _unpaired(found: Pairing) -> Iterator[Problem]:
         yield Problem(kind=_PASSED_OVER, file=said, **known)
 
 
-def _preflight(
-    pairs: Sequence[Pair], p: Preprocess | Extract, show_progress: bool
-) -> tuple[list[Pair], list[Problem], int]:
+def _preflight(pairs: Sequence[Pair], job: Job, show_progress: bool) -> tuple[list[Pair], list[Problem], int]:
     """Check headers: pairs that can be done, why others cannot, and how many bytes will be written."""
-    folder = _job(p).folder
-    memory = math.inf if p.scheduler else files.memory_bytes()
-    check = partial(_check, p=p, longest=files.longest_name(folder), memory=memory)
+    memory = math.inf if job.p.scheduler else files.memory_bytes()
+    check = partial(_check, p=job.p, longest=files.longest_name(job.folder), memory=memory)
     checked = execution.attempt_all(check, pairs, "Checking headers", show_progress, _N_THREADS)
-    n_bytes, unusable, free = {}, [], files.free_bytes(folder)
+    n_bytes, unusable, free = {}, [], files.free_bytes(job.folder)
     for pair, outcome in sorted(checked, key=lambda outcome: outcome[0].synapse_id):
         if isinstance(outcome, ChunkError):
             unusable.append(pair.locate(problems.of_error(outcome), "preflight"))
@@ -400,40 +397,37 @@ def run(plan: Plan, p: Preprocess | Extract, show_progress: bool = True) -> Resu
     with lock.locked(job.folder):
         if record.done_state(job.folder) != plan.done_state:
             raise LockedError(f"another run has written to {job.folder} in the meantime: run again")
-        _prepare(plan, p)
+        _prepare(plan, job)
         runs = volumes.runs(plan.todo) if p.volumes else [[pair] for pair in plan.todo]
         entries, failed = work.do(job, runs, plan.done, show_progress)
-        return _finish(plan, p, entries, failed, started)
+        return _finish(plan, job, entries, failed, started)
 
 
-def _prepare(plan: Plan, p: Preprocess | Extract) -> None:
+def _prepare(plan: Plan, job: Job) -> None:
     """Make the folder ready for work, if there is any: a table that will not hold is moved aside."""
-    job = _job(p)
     if not plan.todo:
         return
     lock.sign(job.folder)
     work.tidy(job)
-    if isinstance(p, Extract):
+    if isinstance(job.p, Extract):
         (job.folder / HIDDEN / _EXTRACT_MARK).touch()
-    elif not p.resume or not _listed_ids(p).isdisjoint(pair.synapse_id for pair in plan.todo):
+    elif not job.p.resume or not _listed_ids(job.p).isdisjoint(pair.synapse_id for pair in plan.todo):
         files.move_aside(job.folder / "meta.csv")
         for name in ("sections.csv", "sources.csv", "run.json"):
             files.remove(job.folder / name)
 
 
-def _finish(
-    plan: Plan, p: Preprocess | Extract, entries: dict[str, Entry], failed: list[Problem], started: str
-) -> Result:
+def _finish(plan: Plan, job: Job, entries: dict[str, Entry], failed: list[Problem], started: str) -> Result:
     """Write the tables, where they changed, and say what a person should know."""
-    job, found = _job(p), _all_problems(plan, entries, failed)
+    found = _all_problems(plan, entries, failed)
     if plan.todo:
         for folder in job.folders[1:]:
             files.sync_folder(folder)
         record.sync_done(job.folder)
     made = _tables(job, entries, found)
     kept, is_changed = _save_tables(job, made)
-    counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, p)
-    _save_run_json(p, counts, inputs_hash, started, is_changed)
+    counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, job.p)
+    _save_run_json(job, counts, inputs_hash, started, is_changed)
     where = " and ".join(printable(shown(folder)) for folder in job.folders)
     notes = [f"{counted(len(entries), 'chunk')} finished", f"{job.product} are in {where}", *kept]
     notes += [*_say_unpaired(plan), *_say_shapes(entries.values())]
@@ -523,30 +517,29 @@ def _say_shapes(entries: Iterable[Entry]) -> list[str]:
 
 
 def _save_run_json(
-    p: Preprocess | Extract, counts: dict[str, int], inputs_hash: str, started: str, is_changed: bool
+    job: Job, counts: dict[str, int], inputs_hash: str, started: str, is_changed: bool
 ) -> None:
     """Write `run.json` if anything was done, or if what was there does not say the same; tidy up before."""
     run_json = {
-        "parameters": asdict(p),
+        "parameters": asdict(job.p),
         **provenance.versions(),
         "counts": counts,
         "input_fingerprint": inputs_hash,
         "started": started,
         "ended": provenance.now(),
     }
-    if counts["done"] or is_changed or not _is_recorded(p, run_json):
-        job = _job(p)
+    if counts["done"] or is_changed or not _is_recorded(job, run_json):
         work.tidy(job)
         files.save_json(job.folder / "run.json", run_json)
 
 
-def _is_recorded(p: Preprocess | Extract, run_json: dict[str, Any]) -> bool:
+def _is_recorded(job: Job, run_json: dict[str, Any]) -> bool:
     """Whether `run.json` is there and says the same; an older version knew fewer parameters and counts."""
-    before, now = provenance.lasting(provenance.find_record(_job(p).folder)), provenance.lasting(run_json)
+    before, now = provenance.lasting(provenance.find_record(job.folder)), provenance.lasting(run_json)
     counts = before.get("counts")
     if not isinstance(counts, dict):
         return False
-    known = files.plain(asdict(type(p)())) | before["parameters"]
+    known = files.plain(asdict(type(job.p)())) | before["parameters"]
     before["parameters"] = {name: known[name] for name in now["parameters"]}
     before["counts"] = now["counts"] | {"finished": None} | counts
     return json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True)  # false is not 0
@@ -635,6 +628,7 @@ def _job(p: Preprocess | Extract) -> Job:
         what, product, folders = "Preprocessing", "tensors and tables", (p.proc_data_path,)
         key, make, own_tables = record.key_of(params.content(p)), _process, ("meta.csv", "sections.csv")
     return Job(
+        p=p,
         what=what,
         product=product,
         folders=tuple(map(Path, folders)),
@@ -642,9 +636,6 @@ def _job(p: Preprocess | Extract) -> Job:
         key=key,
         open=partial(_open, p=p),
         process=partial(make, p=p, key=key),
-        is_cut=bool(p.volumes),
-        n_workers=p.n_workers,
-        scheduler=p.scheduler,
     )
 
 

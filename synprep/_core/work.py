@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from synprep._core import chunk, execution, files, problems, record
 from synprep._core.chunk import Pair, RawPair
@@ -25,6 +26,7 @@ _LOOK_AFTER_SECONDS = (0, 0.1, 0.4, 1.5)  # for what a worker of a cluster has w
 class Job:
     """What is done with each chunk, and where it goes; with a scheduler its functions must be picklable."""
 
+    p: Any  # parameters of the notebook
     what: str  # for the progress bar
     product: str  # in words
     folders: tuple[Path, ...]  # of the arrays; tables and record are in the first
@@ -32,9 +34,6 @@ class Job:
     key: str  # of the parameters that decide what is written
     open: Callable[[Pair], RawPair]
     process: Callable[[RawPair], Entry]
-    is_cut: bool  # from volumes
-    n_workers: int
-    scheduler: str
 
     @property
     def folder(self) -> Path:
@@ -91,7 +90,7 @@ def do(
 
 def _is_shared(failed: Sequence[Problem], job: Job) -> bool:
     """Whether errors are likely to be those of all chunks."""
-    return job.is_cut or all(one.kind == execution.NOT_SHARED for one in failed)
+    return bool(job.p.volumes) or all(one.kind == execution.NOT_SHARED for one in failed)
 
 
 def _in_vain(failed: Sequence[Problem]) -> str:
@@ -107,11 +106,11 @@ def _outcomes(
     job: Job, runs: Iterable[list[Pair]], n_before: int, show_progress: bool
 ) -> Iterator[tuple[Pair, Entry | ChunkError]]:
     attempt = partial(execution.attempt_all, what=job.what, show=show_progress)
-    if not job.scheduler:
+    if not job.p.scheduler:
         process, pairs = partial(_process, job=job), itertools.chain.from_iterable(runs)
-        return attempt(process, pairs, n_workers=job.n_workers, prepare=job.open, n_before=n_before)
-    n_before = 0 if job.is_cut else n_before  # chunks; of volumes, runs are counted
-    attempt = partial(attempt, partial(_process_run, job=job), scheduler=job.scheduler, n_before=n_before)
+        return attempt(process, pairs, n_workers=job.p.n_workers, prepare=job.open, n_before=n_before)
+    n_before = 0 if job.p.volumes else n_before  # chunks; of volumes, runs are counted
+    attempt = partial(attempt, partial(_process_run, job=job), scheduler=job.p.scheduler, n_before=n_before)
     return _outcomes_there(attempt, runs, partial(_look, job=job, strangers=set()))
 
 
@@ -170,6 +169,6 @@ def _look(
 
 def _files(pair: Pair, entry: Entry, job: Job) -> Iterator[tuple[str, Path, list[int]]]:
     """Files that were read or written for a chunk, and the state in which they were left."""
-    if not job.is_cut:
+    if not job.p.volumes:
         yield from zip(("read", "read"), (pair.em_path, pair.mask_path), entry.inputs, strict=True)
     yield from (("written", *one) for one in zip(job.output_paths(entry), entry.outputs, strict=True))
