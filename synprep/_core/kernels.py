@@ -165,38 +165,25 @@ def _count_and_map(mask_xyz, table, counts):
 @compiled
 def _count_labels(mask_xyz, counts):
     n_x, n_y, n_z = mask_xyz.shape
-    n_0, n_1 = np.empty(n_z, np.uint8), np.empty(n_z, np.uint8)
-    n_2, n_3 = np.empty(n_z, np.uint8), np.empty(n_z, np.uint8)
+    n = np.empty((4, n_z), np.uint8)
     for x in range(n_x):
         for start in range(0, n_y, 255):  # so that 8 bits hold the counts
-            n_0[:], n_1[:], n_2[:], n_3[:] = 0, 0, 0, 0
+            n[:] = 0
             for y in range(start, min(start + 255, n_y)):
                 column = mask_xyz[x, y]
                 for z in range(n_z):
-                    n_0[z] = np.uint8(n_0[z] + np.uint8(column[z] == 0))
-                    n_1[z] = np.uint8(n_1[z] + np.uint8(column[z] == 1))
-                    n_2[z] = np.uint8(n_2[z] + np.uint8(column[z] == 2))
-                    n_3[z] = np.uint8(n_3[z] + np.uint8(column[z] == 3))
-            counts[0] += n_0.sum()
-            counts[1] += n_1.sum()
-            counts[2] += n_2.sum()
-            counts[3] += n_3.sum()
+                    for label in range(4):
+                        n[label, z] += np.uint8(column[z] == label)
+            for label in range(4):
+                counts[label] += n[label].sum()
 
 
 @compiled
 def _count_f(source_zyx, counts):
-    n_z, n_y, n_x = source_zyx.shape
-    for z in range(n_z):
-        lanes = counts[z]
-        for y in range(n_y):
-            row = source_zyx[z, y]
-            for x in range(0, n_x - 3, 4):
-                lanes[0, row[x]] += 1
-                lanes[1, row[x + 1]] += 1
-                lanes[2, row[x + 2]] += 1
-                lanes[3, row[x + 3]] += 1
-            for x in range(n_x - n_x % 4, n_x):
-                lanes[0, row[x]] += 1
+    for z in range(source_zyx.shape[0]):
+        for y in range(source_zyx.shape[1]):
+            for x in range(source_zyx.shape[2]):
+                counts[z, x % _LANES, source_zyx[z, y, x]] += 1
 
 
 @compiled
@@ -241,19 +228,12 @@ def _turn_words(source_zyx, out_xyz):
 @partial(compiled, inline="always")
 def _turn_block(rows, out):
     """Turn a matrix of 8 x 8 bytes, a row in each word: swap quarters, then quarters of these, then bytes."""
-    a, b, c, d, e, f, g, h = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6], rows[7]
-    a, e = _swap(a, e, 32, 0x00000000FFFFFFFF)
-    b, f = _swap(b, f, 32, 0x00000000FFFFFFFF)
-    c, g = _swap(c, g, 32, 0x00000000FFFFFFFF)
-    d, h = _swap(d, h, 32, 0x00000000FFFFFFFF)
-    a, c = _swap(a, c, 16, 0x0000FFFF0000FFFF)
-    b, d = _swap(b, d, 16, 0x0000FFFF0000FFFF)
-    e, g = _swap(e, g, 16, 0x0000FFFF0000FFFF)
-    f, h = _swap(f, h, 16, 0x0000FFFF0000FFFF)
-    out[0], out[1] = _swap(a, b, 8, 0x00FF00FF00FF00FF)
-    out[2], out[3] = _swap(c, d, 8, 0x00FF00FF00FF00FF)
-    out[4], out[5] = _swap(e, f, 8, 0x00FF00FF00FF00FF)
-    out[6], out[7] = _swap(g, h, 8, 0x00FF00FF00FF00FF)
+    for k in range(4):
+        out[k], out[k + 4] = _swap(rows[k], rows[k + 4], 32, 0x00000000FFFFFFFF)
+    for k in (0, 1, 4, 5):
+        out[k], out[k + 2] = _swap(out[k], out[k + 2], 16, 0x0000FFFF0000FFFF)
+    for k in (0, 2, 4, 6):
+        out[k], out[k + 1] = _swap(out[k], out[k + 1], 8, 0x00FF00FF00FF00FF)
 
 
 @partial(compiled, inline="always")
