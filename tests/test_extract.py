@@ -89,6 +89,7 @@ def test_raw_pairs_are_whole_chunks_in_fortran_order(extracted, tmp_path):
     em_xyz = np.load(tmp_path / "em" / "0001007.npy")
     assert (em_xyz.shape, em_xyz.dtype, em_xyz.flags.f_contiguous) == ((96, 96, 64), np.uint8, True)
     assert set(np.unique(np.load(tmp_path / "mask" / "0001007_mask.npy"))) == {0, 1, 2, 3}
+    assert (extracted[1].meta, extracted[1].tally) == (None, {"cut": 6, "with_warnings": 1})
     assert sorted(contents(tmp_path / "em", *(f"{i}.npy" for i in extracted[1].sources["synapse_id"]))) == [
         "problems.csv",
         "run.json",
