@@ -15,7 +15,8 @@ from synprep._core.chunk import Pair, Pairing, sample
 from synprep._core.errors import PairingError, composed, counted, listed, printable
 from synprep._core.paths import HIDDEN
 from synprep._core.problems import Problem
-from synprep.params import Chunks, Extract
+from synprep.params import Chunks
+from synprep.volumes import preflight
 
 __all__ = ["Pair", "Pairing", "find", "preflight", "read_id", "sample", "select"]
 
@@ -111,32 +112,6 @@ def find(sources: Chunks) -> Pairing:
     if not pairing.pairs:
         raise PairingError(_nothing_pairs(sources, em_ids, mask_ids, pairing))
     return pairing
-
-
-def preflight(p: Chunks | Extract, found: Pairing) -> volumes.Preflight | None:
-    """Compare a synapse table with its volumes before any work, see `synprep.volumes.preflight`.
-
-    Parameters
-    ----------
-    p : record of a notebook
-        Its output folder, if it has one, keeps the result.
-    found : Pairing
-        What `find` gave.
-
-    Returns
-    -------
-    Preflight or None
-        None where chunks are files. It shows itself at the end of a cell.
-
-    Raises
-    ------
-    ParameterError
-        If table and volumes do not fit together; with the likely cause.
-    """
-    if not p.volumes:
-        return None
-    folder = p.raw_em_data_path if isinstance(p, Extract) else getattr(p, "proc_data_path", "")
-    return volumes.preflight(p, found, folder)
 
 
 def _walk(top: str, read: Callable[[str], str | None]) -> tuple[Ids, list[str]]:

@@ -14,6 +14,7 @@ from synprep._core.chunk import Pairing, sample
 from synprep._core.errors import PairingError, listed
 from synprep._core.paths import shown
 from synprep._core.volume_settings import Settings, documentation, settings
+from synprep.params import Extract
 
 __all__ = ["Preflight", "Settings", "documentation", "find", "in_order", "preflight", "runs", "settings"]
 
@@ -172,31 +173,28 @@ def _shown_layer(layer: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def preflight(
-    p: Any, found: Pairing | None = None, folder: str | None = None, show_progress: bool = True
-) -> Preflight:
+def preflight(p: Any, found: Pairing, show_progress: bool = True) -> Preflight | None:
     """See whether table and volumes fit together, before any work.
 
     All centres are compared with the bounds of the layers. For twenty synapses (those of `pairing.sample`
     with seed 0) the segmentation is read within 500 nm of the centre, and the cleft volume within 200 nm. The
-    result is kept, and used again while table and layers are the same.
+    result is kept in the folder that the notebook writes chunks to, if it does, else in memory, and used
+    again while table and layers are the same.
 
     Parameters
     ----------
     p : record of a notebook
-        With `volumes`.
-    found : Pairing, optional
-        What `find` gave; None: it is called.
-    folder : str, optional
-        Output folder that keeps the result; empty: it is kept in memory. None: `proc_data_path`, where the
-        notebook takes that.
+        With `volumes`, which may be empty.
+    found : Pairing
+        What `find` gave.
     show_progress : bool
         Print a progress bar.
 
     Returns
     -------
-    Preflight
-        Tables, and warnings of shares under 80 %.
+    Preflight or None
+        Tables, and warnings of shares under 80 %; it shows itself at the end of a cell. None where chunks are
+        files.
 
     Raises
     ------
@@ -206,15 +204,15 @@ def preflight(
     ChunkError
         If a store does not answer.
     """
-    chosen = settings(p.volumes, p)
-    pairs = (find(p) if found is None else found).pairs
-    layers = pairs[0].layers()
-    folder = getattr(p, "proc_data_path", "") if folder is None else folder
-    key = _preflight.key_of(pairs, layers)
+    if not p.volumes:
+        return None
+    layers = found.pairs[0].layers()
+    folder = p.raw_em_data_path if isinstance(p, Extract) else getattr(p, "proc_data_path", "")
+    key = _preflight.key_of(found.pairs, layers)
     result = _preflight.kept(folder, key)
     if result is None:
-        sampled = sample(pairs, _N_SAMPLED, 0)
-        result = _preflight.examine(pairs, sampled, layers, chosen, show_progress)
+        sampled = sample(found.pairs, _N_SAMPLED, 0)
+        result = _preflight.examine(found.pairs, sampled, layers, found.pairs[0].volumes, show_progress)
         _preflight.keep(folder, key, result)
     else:
         list(execution.track((), 0, "Preflight", show_progress))  # the same line as if it were done now

@@ -306,6 +306,13 @@ def test_the_preflight_is_kept_beside_the_output(here, tmp_path, capsys, monkeyp
     assert capsys.readouterr().out.rsplit("\r", 1)[-1] == line == "Preflight: done\n"
 
 
+def test_the_preflight_of_extract_is_kept_beside_the_em(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "_in_memory", {})
+    p = Extract(volumes=volumes(), raw_em_data_path=tmp_path / "em", raw_mask_data_path=tmp_path / "mask")
+    assert pairing.preflight(p, pairing.find(p), show_progress=False)
+    assert (tmp_path / "em" / HIDDEN / "preflight.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

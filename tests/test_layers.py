@@ -37,8 +37,8 @@ FLOORS = (
         "volume_settings",
     ),
     ("layers", "npy", "provenance", "synapse_table", "synthetic_volumes", "tables"),
-    ("chunk", "cut", "dataset", "estimates", "lock", "preflight", "record"),
-    ("first_look", "verify", "work"),
+    ("chunk", "cut", "dataset", "estimates", "lock", "record"),
+    ("first_look", "preflight", "verify", "work"),
 )
 
 

@@ -8,14 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from synprep._core import execution, files
+from synprep._core.cut import VolumePair
 from synprep._core.errors import ChunkError, ParameterError, counted, listed
+from synprep._core.layers import Layer
 from synprep._core.paths import HIDDEN
+from synprep._core.stores import Triple
 from synprep._core.volume_settings import Settings
 
 _NEURON_NM, _CLEFT_NM = 500, 200  # how far from the centre to look
@@ -28,46 +31,24 @@ _N_THREADS = 8  # that wait for the stores
 _NAME, _VERSION = "preflight.json", 1
 _in_memory: dict[str, dict[str, Any]] = {}
 
-_Point = tuple[float, float, float]
-
-
-class Layer(Protocol):
-    """An opened volume; see `layers.Layer`."""
-
-    path: str
-    scale: str
-    voxel_size_nm: _Point
-    offset_nm: _Point
-    shape_xyz: tuple[int, int, int]
-    dtype: np.dtype
-    identity: str
-    warning: str
-
-    def read(self, start_xyz: Sequence[int], stop_xyz: Sequence[int], fill: int) -> tuple[np.ndarray, Any]:
-        """Voxels of a box, `fill` where a block is absent; and which are absent."""
-
-
-class Synapse(Protocol):
-    """A synapse of a table; see `cut.VolumePair`."""
-
-    synapse_id: str
-    centre_nm: _Point
-    pre_id: int
-    post_id: int
-
 
 @dataclass(frozen=True)
 class _Near:
     """Ids around the centre of a synapse, without 0."""
 
-    synapse: Synapse
+    synapse: VolumePair
     neurons: frozenset[int]
-    clefts: frozenset[int]
+    clefts: frozenset[int] = frozenset()
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        """Ids of the table."""
+        return self.synapse.pre_id, self.synapse.post_id
 
 
 def examine(
-    synapses: Sequence[Synapse],
-    sample: Sequence[Synapse],
+    synapses: Sequence[VolumePair],
+    sample: Sequence[VolumePair],
     layers: Mapping[str, Layer],
     chosen: Settings,
     show: bool,
@@ -94,14 +75,8 @@ def examine(
 # Where the layers are
 
 
-def _bounds_nm(layer: Layer) -> np.ndarray:
-    """Where a layer starts and stops along x, y and z, (3, 2)."""
-    sides = np.array(layer.shape_xyz) * layer.voxel_size_nm
-    return np.column_stack([layer.offset_nm, layer.offset_nm + sides])
-
-
 def _are_inside(layer: Layer, points_nm: np.ndarray) -> np.ndarray:
-    start, stop = _bounds_nm(layer).T
+    start, stop = np.transpose(layer.bounds_nm)
     return ((points_nm >= start) & (points_nm < stop)).all(axis=-1)
 
 
@@ -112,7 +87,7 @@ def _row(name: str, layer: Layer, centres_nm: np.ndarray) -> dict[str, Any]:
         "scale": layer.scale,
         "voxel_size_nm": list(layer.voxel_size_nm),
         "offset_nm": list(layer.offset_nm),
-        "bounds_nm": _bounds_nm(layer).tolist(),
+        "bounds_nm": [list(side) for side in layer.bounds_nm],
         "centres_inside": float(_are_inside(layer, centres_nm).mean()),
     }
 
@@ -133,7 +108,7 @@ def _outside(layers: Mapping[str, Layer], centres_nm: np.ndarray, chosen: Settin
     return warnings
 
 
-def _other_units(centres_nm: np.ndarray, em: Layer, chosen: Settings) -> Iterator[tuple[_Point, np.ndarray]]:
+def _other_units(centres_nm: np.ndarray, em: Layer, chosen: Settings) -> Iterator[tuple[Triple, np.ndarray]]:
     """Units that a table could be in, and where the centres would be with each."""
     units = dict.fromkeys([*_USUAL_UNITS_NM, tuple(map(float, em.voxel_size_nm))])
     for unit in units:
@@ -144,10 +119,10 @@ def _other_units(centres_nm: np.ndarray, em: Layer, chosen: Settings) -> Iterato
 def _nothing_inside(
     name: str, layer: Layer, centres_nm: np.ndarray, chosen: Settings, others: Sequence[str]
 ) -> str:
-    extent = np.column_stack([centres_nm.min(axis=0), centres_nm.max(axis=0)])
+    extent = np.transpose([centres_nm.min(axis=0), centres_nm.max(axis=0)]).tolist()
     lines = [
         f"none of the {counted(len(centres_nm), 'centre')} is inside {name} ({layer.path}):",
-        f"  {name} covers {_box(_bounds_nm(layer))} nm;",
+        f"  {name} covers {_box(layer.bounds_nm)} nm;",
         f"  with centre_unit_nm {_text(chosen.centre_unit_nm)} the centres are at {_box(extent)} nm.",
         "  Shares that other units would put inside:",
         *(f"    {other}" for other in others),
@@ -157,8 +132,8 @@ def _nothing_inside(
     return "\n".join(lines)
 
 
-def _box(bounds_nm: np.ndarray) -> str:
-    axes = zip("xyz", bounds_nm.tolist(), strict=True)
+def _box(bounds_nm: Iterable[Sequence[float]]) -> str:
+    axes = zip("xyz", bounds_nm, strict=True)
     return ", ".join(f"{axis} {low:,.0f} to {high:,.0f}" for axis, (low, high) in axes)
 
 
@@ -170,7 +145,7 @@ def _text(values: Iterable[float]) -> str:
 
 
 def _look(
-    sample: Sequence[Synapse], layers: Mapping[str, Layer], show: bool
+    sample: Sequence[VolumePair], layers: Mapping[str, Layer], show: bool
 ) -> tuple[list[_Near], list[ChunkError]]:
     """Read around each centre; what cannot be read is told apart, and an error if nothing can."""
     outcomes = execution.attempt_all(partial(_near, layers=layers), sample, "Preflight", show, _N_THREADS)
@@ -182,10 +157,11 @@ def _look(
     return near, failed
 
 
-def _near(synapse: Synapse, layers: Mapping[str, Layer]) -> _Near:
+def _near(synapse: VolumePair, layers: Mapping[str, Layer]) -> _Near:
     neurons = _ids_near(layers["segmentation"], synapse.centre_nm, _NEURON_NM)
-    clefts = _ids_near(layers["cleft"], synapse.centre_nm, _CLEFT_NM) if "cleft" in layers else frozenset()
-    return _Near(synapse, neurons, clefts)
+    if "cleft" not in layers:
+        return _Near(synapse, neurons)
+    return _Near(synapse, neurons, _ids_near(layers["cleft"], synapse.centre_nm, _CLEFT_NM))
 
 
 def _ids_near(layer: Layer, centre_nm: Sequence[float], radius_nm: float) -> frozenset[int]:
@@ -244,7 +220,7 @@ def _causes(near: Sequence[_Near], layers: Mapping[str, Layer], chosen: Settings
             "segmentation is empty (0) around all centres: is centre_unit_nm right, and are the volume's "
             "voxel_size_nm and offset_nm?"
         ]
-    asked = [one.synapse.pre_id for one in near] + [one.synapse.post_id for one in near]
+    asked = [neuron for one in near for neuron in one.asked]
     return [
         f"the segmentation is of another version than the table (asked for {listed(asked, 3)}; there are "
         f"{listed(there, 3)})",
@@ -255,7 +231,7 @@ def _causes(near: Sequence[_Near], layers: Mapping[str, Layer], chosen: Settings
 
 
 def _n_known(near: Iterable[_Near]) -> int:
-    return sum(not {one.synapse.pre_id, one.synapse.post_id}.isdisjoint(one.neurons) for one in near)
+    return sum(not one.neurons.isdisjoint(one.asked) for one in near)
 
 
 def _wrong_unit(near: Sequence[_Near], layers: Mapping[str, Layer], chosen: Settings) -> Iterator[str]:
@@ -265,8 +241,7 @@ def _wrong_unit(near: Sequence[_Near], layers: Mapping[str, Layer], chosen: Sett
         again = []
         for one, centre_nm in zip(near, moved_nm, strict=True):
             with suppress(ChunkError):
-                ids = _ids_near(layers["segmentation"], centre_nm, _NEURON_NM)
-                again.append(_Near(one.synapse, ids, frozenset()))
+                again.append(_Near(one.synapse, _ids_near(layers["segmentation"], centre_nm, _NEURON_NM)))
         if _n_known(again) > max(_n_known(near), len(near) // 2):
             found = f"ids of {_n_known(again)} of {len(near)} are found with {_text(unit)}"
             yield f"centre_unit_nm {_text(chosen.centre_unit_nm)} is not the table's unit: {found}"
@@ -274,30 +249,28 @@ def _wrong_unit(near: Sequence[_Near], layers: Mapping[str, Layer], chosen: Sett
 
 def _wrong_prefix(near: Sequence[_Near], chosen: Settings) -> Iterator[str]:
     """Look for ids that end as those of the table, or for those without the prefix that was put before."""
-    longer, shorter = [], 0
-    for one in near:
-        for asked in map(str, (one.synapse.pre_id, one.synapse.post_id)):
-            longer += [
-                there[: -len(asked)]
-                for there in map(str, one.neurons - {int(asked)})
-                if there.endswith(asked)
-            ]
-            shorter += int(asked.removeprefix(chosen.id_prefix)) in one.neurons if chosen.id_prefix else 0
+    asked = [(str(neuron), one.neurons) for one in near for neuron in one.asked]
+    longer = [
+        there.removesuffix(neuron)
+        for neuron, neurons in asked
+        for there in map(str, neurons)
+        if there.endswith(neuron) and there != neuron
+    ]
+    shorter = [neuron for neuron, neurons in asked if int(neuron.removeprefix(chosen.id_prefix)) in neurons]
     prefix = max(longer, key=longer.count, default="")
     if longer.count(prefix) > len(near) // 2:
         yield f'a prefix was cut off the ids of the table: set id_prefix to "{prefix}{chosen.id_prefix}"'
-    if shorter > len(near) // 2:
+    if chosen.id_prefix and len(shorter) > len(near) // 2:
         yield f'id_prefix "{chosen.id_prefix}" is put before ids that are whole: set it to ""'
 
 
 def _wrong_layer(near: Sequence[_Near]) -> Iterator[str]:
-    exchanged = [_Near(one.synapse, one.clefts, one.neurons) for one in near]
-    if _n_known(exchanged) > len(near) // 2:
+    if _n_known(_Near(one.synapse, one.clefts) for one in near) > len(near) // 2:
         yield "segmentation and cleft are exchanged: the ids are in the cleft volume"
 
 
 def _too_narrow(near: Sequence[_Near], layer: Layer) -> Iterator[str]:
-    largest = max(max(one.synapse.pre_id, one.synapse.post_id) for one in near)
+    largest = max(max(one.asked) for one in near)
     if np.dtype(layer.dtype).kind != "b" and largest > np.iinfo(layer.dtype).max:
         yield f"segmentation holds {layer.dtype}, which cannot hold an id such as {largest}"
 
@@ -305,7 +278,7 @@ def _too_narrow(near: Sequence[_Near], layer: Layer) -> Iterator[str]:
 # The result is kept
 
 
-def key_of(synapses: Iterable[Synapse], layers: Mapping[str, Layer]) -> str:
+def key_of(synapses: Iterable[VolumePair], layers: Mapping[str, Layer]) -> str:
     """Key of a table's rows and of layers, equal while they are the same."""
     digest = hashlib.sha256(json.dumps([_VERSION, [[n, one.identity] for n, one in layers.items()]]).encode())
     for one in synapses:
