@@ -148,7 +148,15 @@ _MaxFailures = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunks:
+class Record:
+    """The parameters of a notebook, checked, with absolute paths."""
+
+    def __post_init__(self):
+        _settle(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks(Record):
     """What every notebook that reads raw chunks takes."""
 
     raw_em_data_path: Annotated[
@@ -181,9 +189,6 @@ class Chunks:
     n_workers: _NWorkers = 0
     scheduler: _Scheduler = ""
     dark: _Dark = False
-
-    def __post_init__(self):
-        _settle(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +291,7 @@ _VOLUMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extract:
+class Extract(Record):
     """Parameters of `extract.ipynb`."""
 
     volumes: Annotated[dict, "in extract: must not be empty", _Facts(_SOME_VOLUMES)] = field(
@@ -310,12 +315,9 @@ class Extract:
     scheduler: _Scheduler = ""
     dark: _Dark = False
 
-    def __post_init__(self):
-        _settle(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect:
+class Inspect(Record):
     """Parameters of `inspect.ipynb`."""
 
     proc_data_path: _ProcessedPath = "data/demo/processed"
@@ -331,12 +333,9 @@ class Inspect:
     report_path: _ReportPath = "data/demo/reports"
     dark: _Dark = False
 
-    def __post_init__(self):
-        _settle(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Merge:
+class Merge(Record):
     """Parameters of `merge.ipynb`."""
 
     meta_list: Annotated[
@@ -357,12 +356,9 @@ class Merge:
         _Facts(one_of("reference", "hardlink", "copy")),
     ] = "reference"
 
-    def __post_init__(self):
-        _settle(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Fingerprint:
+class Fingerprint(Record):
     """Parameters of `fingerprint.ipynb`."""
 
     proc_data_path: Annotated[
@@ -374,34 +370,20 @@ class Fingerprint:
     scheduler: _Scheduler = ""
     dark: _Dark = False
 
-    def __post_init__(self):
-        _settle(self)
 
-
-Record = Chunks | Extract | Inspect | Merge | Fingerprint
-RECORDS = (
-    CutoutHistogram,
-    IntensityHistogram,
-    SectionVariation,
-    InspectRaw,
-    Preprocess,
-    Extract,
-    Inspect,
-    Merge,
-    Fingerprint,
-)
-# What to do after each notebook.
+# The notebooks' records, and what to do after each notebook.
 _NEXT = {
-    InspectRaw: "cutout_histogram.ipynb",
     CutoutHistogram: "intensity_histogram.ipynb",
     IntensityHistogram: "section_variation.ipynb",
     SectionVariation: "preprocess.ipynb",
-    Extract: "preprocess.ipynb, with these folders or with the same volumes",
+    InspectRaw: "cutout_histogram.ipynb",
     Preprocess: "inspect.ipynb",
+    Extract: "preprocess.ipynb, with these folders or with the same volumes",
     Inspect: "fingerprint.ipynb, or merge.ipynb if there are several data sets",
     Merge: "fingerprint.ipynb, with the merged folder as proc_data_path",
     Fingerprint: "paste augmenter.yaml into the augmenter's configuration, and train",
 }
+RECORDS = tuple(_NEXT)
 
 
 def from_mapping(
