@@ -5,7 +5,6 @@ paths, the key by which runs resume and the docs' table follow from that. All pa
 the same in every notebook, so that one YAML file per data set serves them all.
 """
 
-import difflib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,14 @@ import yaml
 from synprep._core import volume_settings
 from synprep._core.arrays import MASK_KEYS
 from synprep._core.cells import assigned_names
-from synprep._core.errors import FailedChunksError, ParameterError, counted, failure_lines, listed
+from synprep._core.errors import (
+    FailedChunksError,
+    ParameterError,
+    failure_lines,
+    listed,
+    meant,
+    raise_problems,
+)
 from synprep._core.paths import find_problem, resolve, shown
 from synprep._core.rules import (
     ANY,
@@ -387,7 +393,10 @@ RECORDS = tuple(_NEXT)
 
 
 def from_mapping(
-    record_type: type[Record], passed: Mapping[str, Any], will_be_made: Iterable[str] = ()
+    record_type: type[Record],
+    passed: Mapping[str, Any],
+    will_be_made: Iterable[str] = (),
+    problems: Iterable[str] = (),
 ) -> tuple[Record, list[str]]:
     """Make a record from named values, and check everything before any work.
 
@@ -399,6 +408,8 @@ def from_mapping(
         Values by parameter name; what is missing has its default.
     will_be_made : iterable of str
         Input paths, relative to the project's root, that may be missing now.
+    problems : iterable of str
+        What is known to be wrong before; the error says it with all else.
 
     Returns
     -------
@@ -413,19 +424,15 @@ def from_mapping(
         One message with all unknown names (and the nearest known one), wrong types, values out of range and
         input paths that do not exist.
     """
-    return _make(record_type, passed, will_be_made, [])
-
-
-def _make(
-    record_type: type[Record], passed: Mapping[str, Any], will_be_made: Iterable[str], problems: list[str]
-) -> tuple[Record, list[str]]:
-    """As `from_mapping`, with problems that are known before."""
     default, own, known = record_type(), _declared(record_type), _known()
-    problems = problems + [_unknown(name, own, known) for name in passed if name not in known]
     values = {name: _plain(passed.get(name, getattr(default, name))) for name in own}
-    problems += _value_problems(record_type, values)
-    problems += _missing_inputs(record_type, values, {resolve(path) for path in will_be_made})
-    _raise_problems(problems or _half_demonstration(default, values))
+    problems = [
+        *problems,
+        *(f"{name} is not a parameter{meant(name, own, known)}" for name in passed if name not in known),
+        *_value_problems(record_type, values),
+        *_missing_inputs(record_type, values, {resolve(path) for path in will_be_made}),
+    ]
+    raise_problems(problems or _half_demonstration(default, values))
     return record_type(**values), sorted(name for name in passed if name in known and name not in own)
 
 
@@ -496,8 +503,8 @@ def check(
     names = {*own, *typed, *injected} if typed else _known()
     passed = {name: namespace[name] for name in sorted(names) if name in namespace}
     assigned = {*typed, *injected} & {*passed} if typed else {*passed}
-    lacking = [name for name in own if name not in assigned]
-    record, passed_over = _make(record_type, passed, will_be_made, _lacking(lacking))
+    lacking = _lacking([name for name in own if name not in assigned])
+    record, passed_over = from_mapping(record_type, passed, will_be_made, lacking)
     if passed_over:
         print(f"Passed over, since only other notebooks take them: {', '.join(passed_over)}")
     return record
@@ -623,7 +630,7 @@ def _settle(record: Record) -> None:
     """Check a new record, make its paths absolute, and its integers floats where a float is meant."""
     declared = _declared(type(record))
     values = {name: _plain(getattr(record, name)) for name in declared}
-    _raise_problems(_value_problems(type(record), values))
+    raise_problems(_value_problems(type(record), values))
     for name, (hint, _, facts) in declared.items():
         value = float(values[name]) if hint is float else values[name]
         value = volume_settings.expanded(value) if name == "volumes" else value
@@ -725,17 +732,6 @@ def _missing(
     made = f" (preprocess makes it: run that first{', with this proc_data_path' * (name != 'meta_list')})"
     hint = made if name in ("proc_data_path", "meta_list") else ""
     return [f"{name}: there is no {kind.removeprefix('input ')} {path}{hint}" for path in missing]
-
-
-def _unknown(name: str, own: Iterable[str], known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, own, 1) or difflib.get_close_matches(name, known, 1)
-    return f"{name} is not a parameter" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _raise_problems(problems: list[str]) -> None:
-    if problems:
-        head = f"{counted(len(problems), 'problem')}, nothing was done:"
-        raise ParameterError("\n".join([head, *(f"  {problem}" for problem in problems)]))
 
 
 def _lacking(names: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
 """The package's exceptions, each shown as one short message instead of a traceback; and words of messages."""
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 
 # Control characters, marks that end a line or turn its direction, and bytes of a file name that are not text.
@@ -104,3 +105,16 @@ def failure_lines(failures: Mapping[str, str]) -> list[str]:
     lines = [f"  {synapse_id}: {reason}" for synapse_id, reason in list(failures.items())[:10]]
     more = [f"  and {len(failures) - 10} more"] if len(failures) > 10 else []
     return [printable(line) for line in (head, *lines, *more)]
+
+
+def raise_problems(problems: Sequence[str], where: str = "") -> None:
+    """Raise one error with all problems of parameters, if there are any."""
+    if problems:
+        head = f"{counted(len(problems), 'problem')}{where}, nothing was done:"
+        raise ParameterError("\n".join([head, *(f"  {problem}" for problem in problems)]))
+
+
+def meant(name: object, *known: Iterable[str]) -> str:
+    """Say which known name is near one that is not known, the first groups first; empty if none is."""
+    near = [one for names in known for one in difflib.get_close_matches(str(name), names, 1)]
+    return f"; did you mean {near[0]}?" if near else ""

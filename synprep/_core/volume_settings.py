@@ -1,14 +1,13 @@
 """The parameter `volumes`: which table, which volumes, and how chunks are cut from them."""
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, get_args
 
 from synprep._core.arrays import MASK_KEYS
-from synprep._core.errors import ParameterError, counted
+from synprep._core.errors import meant, raise_problems
 from synprep._core.paths import find_problem, resolve
 from synprep._core.rules import Rule
 
@@ -108,7 +107,7 @@ def settings(volumes: Mapping[str, Any], p: Any = None) -> Settings:
     Paths become absolute, also inside FORMAT://LOCATION; URLs stay. Raises a ParameterError with all unknown
     keys (and the nearest known one), missing keys, wrong types and values.
     """
-    _raise(find_problems(volumes, p))
+    raise_problems(find_problems(volumes, p), " in volumes")
     return _chosen(volumes)
 
 
@@ -134,17 +133,14 @@ def documentation() -> str:
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
 
 
-def _raise(found: Sequence[str]) -> None:
-    if found:
-        head = f"{counted(len(found), 'problem')} in volumes, nothing was done:"
-        raise ParameterError("\n".join([head, *(f"  {problem}" for problem in found)]))
-
-
 def _problems(
     values: Mapping[str, Any], rules: Mapping[str, Rule], required: Collection[str], where: str = ""
 ) -> list[str]:
     """What is wrong with the keys and values of `volumes`, or of one of its layers."""
-    found = [f"{where}{_unknown(name, rules)}" for name in values if name not in rules]
+    keys = f"; keys are {', '.join(rules)}"
+    found = [
+        f"{where}{name} is not a key{meant(name, rules) or keys}" for name in values if name not in rules
+    ]
     found += [f"{where}{name} is missing" for name in required if name not in values]
     for name in [name for name in rules if name in values]:
         value, (accepts, rule) = values[name], rules[name]
@@ -159,13 +155,6 @@ def _problems(
     if "centre_unit_nm is missing" in found:
         found.append("(the unit of a table is never guessed: [4, 4, 40] is 4 x 4 x 40 nm, [1, 1, 1] is nm)")
     return found
-
-
-def _unknown(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, 1)
-    return f"{name} is not a key" + (
-        f"; did you mean {near[0]}?" if near else f"; keys are {', '.join(known)}"
-    )
 
 
 def _is_path(address: str) -> bool:
