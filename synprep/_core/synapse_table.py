@@ -5,30 +5,20 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from itertools import chain
+from typing import Any, NamedTuple
 
 from synprep._core import problems, text_table
 from synprep._core.errors import ChunkError, TableError, listed
 from synprep._core.problems import Problem
 from synprep._core.text_table import EXPORT_AGAIN, changed, escaped
+from synprep._core.volume_settings import Settings
 
 _NO_VALUE = {"", "nan", "none", "null", "na", "<na>", "n/a"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _MAX_ID_DIGITS, _MAX_ID = 20, 2**64 - 1
 _BATCH_ROWS = 65_536  # of a parquet file that are in memory at a time
 _SURE_BITS = 20  # of a million columns that are whole, one would be taken for rounded
-
-
-class Columns(Protocol):
-    """Where in which table the values are; see `volume_settings.Settings`."""
-
-    synapse_table: str
-    id_column: str
-    pre_id_column: str
-    post_id_column: str
-    id_prefix: str
-    centre_columns: Sequence[str]
-    centre_unit_nm: Sequence[float]
 
 
 class Synapse(NamedTuple):
@@ -55,58 +45,55 @@ class _Unusable(NamedTuple):
     problem: Problem
 
 
-def read(columns: Columns, wanted: Collection[str] | None = None) -> Found:
+def read(chosen: Settings, wanted: Collection[str] | None = None) -> Found:
     """Read the rows with the wanted ids, or all; memory grows with their number, not with that of all rows.
 
     Raises a TableError if the file cannot be trusted, see `text_table.rows`, or a whole column: ids that went
     through floating point.
     """
-    taken, without_id, twice, some_ids = {}, [], {}, []
-    for line, synapse_id, pre, post, centre in _rows(columns):
+    taken, twice, some_ids = {}, {}, []
+    for line, synapse_id, pre, post, centre in _rows(chosen):
         if len(some_ids) < 3:
             some_ids.append(synapse_id)
-        _refuse_form(synapse_id, columns, columns.id_column, line)
+        _refuse_form(synapse_id, chosen, chosen.id_column, line)
         if wanted is not None and synapse_id not in wanted:
             continue
-        row = _row(columns, line, synapse_id, pre, post, centre)
-        if not synapse_id:
-            without_id.append(row)
-        elif synapse_id in taken:
+        row = _row(chosen, line, synapse_id, pre, post, centre)
+        if synapse_id in taken:
             twice.setdefault(synapse_id, [taken[synapse_id].line]).append(line)
         else:
-            taken[synapse_id] = row
-    taken |= {key: _twice(columns, key, lines) for key, lines in twice.items()}
+            taken[synapse_id or line] = row
+    several = "synapse id is in several rows"
+    taken |= {
+        synapse_id: _unusable(chosen, synapse_id, lines, several) for synapse_id, lines in twice.items()
+    }
     synapses = sorted(row for row in taken.values() if isinstance(row, Synapse))
-    unusable = [*without_id, *(row for row in taken.values() if isinstance(row, _Unusable))]
-    _refuse_rounded(columns, synapses)
-    return Found(synapses, [row.problem for row in sorted(unusable, key=lambda row: row.line)], some_ids)
+    _refuse_rounded(chosen, synapses)
+    return Found(synapses, [row.problem for row in taken.values() if isinstance(row, _Unusable)], some_ids)
 
 
 def _row(
-    columns: Columns, line: int, synapse_id: str, pre: str, post: str, centre: Sequence[str]
+    chosen: Settings, line: int, synapse_id: str, pre: str, post: str, centre: Sequence[str]
 ) -> Synapse | _Unusable:
-    _refuse_form(pre, columns, columns.pre_id_column, line)
-    _refuse_form(post, columns, columns.post_id_column, line)
+    _refuse_form(pre, chosen, chosen.pre_id_column, line)
+    _refuse_form(post, chosen, chosen.post_id_column, line)
     try:
         _refuse_name(synapse_id)
-        pre_id = _neuron(pre, "presynaptic", columns.id_prefix)
-        post_id = _neuron(post, "postsynaptic", columns.id_prefix)
+        pre_id = _neuron(pre, "presynaptic", chosen.id_prefix)
+        post_id = _neuron(post, "postsynaptic", chosen.id_prefix)
         if pre_id == post_id:
             raise ChunkError("presynaptic and postsynaptic neuron are the same", str(pre_id))
-        return Synapse(synapse_id, _centre_nm(centre, columns.centre_unit_nm), pre_id, post_id, line)
+        return Synapse(synapse_id, _centre_nm(centre, chosen.centre_unit_nm), pre_id, post_id, line)
     except ChunkError as error:
-        return _unusable(columns, synapse_id, line, error.kind, f"line {line}", error.detail)
+        return _unusable(chosen, synapse_id, [line], error.kind, error.detail)
 
 
-def _twice(columns: Columns, synapse_id: str, lines: Sequence[int]) -> _Unusable:
-    kind, where = "synapse id is in several rows", f"lines {listed(lines, 10)}"
-    return _unusable(columns, synapse_id, lines[0], kind, where)
-
-
-def _unusable(columns: Columns, synapse_id: str, line: int, kind: str, *details: str) -> _Unusable:
-    detail = ": ".join(part for part in details if part)
-    error = ChunkError(kind, detail, columns.synapse_table)
-    return _Unusable(line, problems.of_error(error, synapse_id=escaped(synapse_id), stage="pairing"))
+def _unusable(
+    chosen: Settings, synapse_id: str, lines: Sequence[int], kind: str, detail: str = ""
+) -> _Unusable:
+    where = f"line{'s' * (len(lines) > 1)} {listed(lines, 10)}"
+    error = ChunkError(kind, f"{where}: {detail}" if detail else where, chosen.synapse_table)
+    return _Unusable(lines[0], problems.of_error(error, synapse_id=escaped(synapse_id), stage="pairing"))
 
 
 # Whole columns
@@ -116,23 +103,23 @@ def _is_whole(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _refuse_form(text: str, columns: Columns, name: str, line: int) -> None:
+def _refuse_form(text: str, chosen: Settings, name: str, line: int) -> None:
     """Refuse the table if an id shows that a program has changed the whole column."""
     if why := changed(text):
-        where = f"{columns.synapse_table}: line {line}: column {name!r} holds {escaped(text)!r}"
+        where = f"{chosen.synapse_table}: line {line}: column {name!r} holds {escaped(text)!r}"
         raise TableError(f"{where}: {why}")
 
 
-def _refuse_rounded(columns: Columns, synapses: Iterable[Synapse]) -> None:
+def _refuse_rounded(chosen: Settings, synapses: Iterable[Synapse]) -> None:
     """Refuse ids that look whole, but end as only rounded ones do."""
     for name, values in (
-        (columns.id_column, (int(one.synapse_id) for one in synapses if _is_whole(one.synapse_id[:40]))),
-        (columns.pre_id_column, (one.pre_id for one in synapses)),
-        (columns.post_id_column, (one.post_id for one in synapses)),
+        (chosen.id_column, (int(one.synapse_id) for one in synapses if _is_whole(one.synapse_id[:40]))),
+        (chosen.pre_id_column, (one.pre_id for one in synapses)),
+        (chosen.post_id_column, (one.post_id for one in synapses)),
     ):
         rounded = _all_rounded(values)
         if rounded:
-            where = f"{columns.synapse_table}: column {name!r}"
+            where = f"{chosen.synapse_table}: column {name!r}"
             why = "floating point and spreadsheets keep 15 or 16 digits"
             raise TableError(f"{where} holds rounded ids ({listed(rounded, 3)}): {why}: {EXPORT_AGAIN}")
 
@@ -203,20 +190,20 @@ def _are_finite(numbers: Iterable[float]) -> bool:
 # Rows of a file
 
 
-def _rows(columns: Columns) -> Iterator[tuple[int, str, str, str, Sequence[str]]]:
+def _rows(chosen: Settings) -> Iterator[tuple[int, str, str, str, Sequence[str]]]:
     """Line, synapse id, pre and post id and centre of each row, as text."""
-    names = [columns.pre_id_column, columns.post_id_column, *columns.centre_columns]
-    is_numbered = not columns.id_column
-    names = names if is_numbered else [columns.id_column, *names]
-    is_parquet = text_table.magic(columns.synapse_table).startswith(b"PAR1")
-    rows = _parquet_rows(columns, names) if is_parquet else text_table.rows(columns.synapse_table, names)
+    names = [chosen.pre_id_column, chosen.post_id_column, *chosen.centre_columns]
+    is_numbered = not chosen.id_column
+    names = names if is_numbered else [chosen.id_column, *names]
+    is_parquet = text_table.magic(chosen.synapse_table).startswith(b"PAR1")
+    rows = _parquet_rows(chosen, names) if is_parquet else text_table.rows(chosen.synapse_table, names)
     for number, (line, values) in enumerate(rows):
         synapse_id, pre, post, *centre = (str(number), *values) if is_numbered else values
         yield line, synapse_id, pre, post, centre
 
 
-def _parquet_rows(columns: Columns, names: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    path = columns.synapse_table
+def _parquet_rows(chosen: Settings, names: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    path = chosen.synapse_table
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -225,15 +212,13 @@ def _parquet_rows(columns: Columns, names: Sequence[str]) -> Iterator[tuple[int,
     try:
         with parquet.ParquetFile(path) as file:
             text_table.indices(file.schema_arrow.names, names, path)
-            for name in names[: len(names) - len(columns.centre_columns)]:
+            for name in names[: len(names) - len(chosen.centre_columns)]:
                 if pa.types.is_floating(file.schema_arrow.field(name).type):
                     reason = "ids stored as floating point lose their last digits"
                     raise TableError(f"{path}: column {name!r}: {reason}: {EXPORT_AGAIN}")
-            number = -1
-            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
-                lists = (map(_text, batch.column(name).to_pylist()) for name in names)
-                for number, values in enumerate(zip(*lists, strict=True), number + 1):  # noqa: B020
-                    yield number, values
+            batches = map(pa.RecordBatch.to_pydict, file.iter_batches(_BATCH_ROWS, columns=names))
+            parts = (zip(*(map(_text, batch[name]) for name in names), strict=True) for batch in batches)
+            yield from enumerate(chain.from_iterable(parts))
     except (OSError, pa.ArrowException) as error:
         raise TableError(f"{os.fspath(path)}: cannot be read as parquet: {error}") from error
 
