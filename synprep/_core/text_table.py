@@ -45,20 +45,18 @@ EXPORT_AGAIN = "export the table again, with ids as text or 64-bit integers, and
 def read(path: str | os.PathLike) -> pd.DataFrame:
     """Read a whole table; every value is the text that it is in the file. Raises as `rows` does."""
     _refuse_other_formats(path)
-    with _named(path), _unpacked(path) as file:
+    with _opened(path) as file:
         content = file.read().removeprefix(b"\xef\xbb\xbf")
     if b"\0" in content:
         line = content[: content.index(b"\0")].count(b"\n") + 1
         raise TableError(f"{path}: line {line} holds a NUL byte: is the file damaged?")
+    lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     with _parsed(path, io.BytesIO(content)) as reader:
         header = _header(reader, path)
         indices(header, filter(None, header), path)
-    lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if b'"' not in lines and _is_even(lines, len(header)):
-        with _named(path):  # pandas is far faster, but lenient
+        if b'"' not in lines and _is_even(lines, len(header)):  # pandas is far faster, but lenient
             return pd.read_csv(io.BytesIO(lines), dtype=str, keep_default_na=False, index_col=False)
-    with _parsed(path, io.BytesIO(content)) as reader:
-        names = [name or f"Unnamed: {n}" for n, name in enumerate(_header(reader, path))]  # as pandas does
+        names = [name or f"Unnamed: {n}" for n, name in enumerate(header)]  # as pandas does
         return pd.DataFrame([*_records(reader, names, path)], columns=names, dtype="str")
 
 
@@ -75,7 +73,7 @@ def rows(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[tuple[int,
     fields than the header, or the file is cut off or something else than comma-separated UTF-8 text.
     """
     _refuse_other_formats(path)
-    with _named(path), _unpacked(path) as file, _parsed(path, file) as reader:
+    with _opened(path) as file, _parsed(path, file) as reader:
         header = _header(reader, path)
         pick = _picker(indices(header, columns, path))
         for fields in _records(reader, header, path):
@@ -84,7 +82,7 @@ def rows(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[tuple[int,
 
 def is_ended(path: str | os.PathLike) -> bool:
     """Whether the last row of a table has a line end, as those of whole files have that a program wrote."""
-    with _named(path), _unpacked(path) as file:
+    with _opened(path) as file:
         last = deque(file, 1)
     return not last or last[0].endswith((b"\n", b"\r"))
 
@@ -127,7 +125,7 @@ def magic(path: str | os.PathLike) -> bytes:
     """First bytes of a regular file, unpacked where it is compressed with gzip."""
     if not os.path.isfile(path):
         raise TableError(f"{path}: {'is not a file' if os.path.exists(path) else 'there is no such file'}")
-    with _named(path), _unpacked(path) as file:
+    with _opened(path) as file:
         return file.read(32)
 
 
@@ -138,20 +136,46 @@ def _picker(positions: list[int]):
 
 
 def _refuse_other_formats(path: str | os.PathLike) -> None:
-    first = magic(path)
-    text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
+    first = magic(path).lstrip(b"\xef\xbb\xbf \t\r\n")
     for start, what in _OTHER_FORMATS.items():
-        if first.startswith(start) or text.startswith(start):
+        if first.startswith(start):
             raise TableError(f"{path}: {what}")
     if b"\0" in first:
         raise TableError(f"{path}: is UTF-16 text or not text at all: save it as CSV in UTF-8")
 
 
 @contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Open a file, unpacked where it is compressed with gzip; say which one cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            is_packed = file.read(2) == _GZIP
+        with gzip.open(path) if is_packed else open(path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TableError(f"{path}: is cut off or damaged: {error}") from error
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
 def _parsed(path: str | os.PathLike, file: IO[bytes]) -> Iterator[Iterator[list[str]]]:
+    """Read CSV; say which line cannot be read."""
     reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
-    with _named(path, reader):
+    try:
         yield reader
+    except UnicodeDecodeError as error:
+        line = _first_undecodable(path)
+        raise TableError(f"{path}: line {line} is not UTF-8 text: save the table as CSV in UTF-8") from error
+    except csv.Error as error:
+        where = f"{path}: line {reader.line_num}"
+        raise TableError(f"{where} is not CSV: {error}; is a quote opened there and not closed?") from error
+
+
+def _first_undecodable(path: str | os.PathLike) -> int:
+    with _opened(path) as file:
+        is_text = (line.decode(errors="ignore").encode() == line for line in file)
+        return next((number for number, is_right in enumerate(is_text, 1) if not is_right), 0)
 
 
 def _header(reader: Iterator[list[str]], path: str | os.PathLike) -> list[str]:
@@ -177,40 +201,6 @@ def _records(reader: Iterator[list[str]], header: Sequence[str], path: str | os.
 
 def _is_blank(fields: Sequence[str]) -> bool:
     return len(fields) < 2 and not "".join(fields).strip(" \t")
-
-
-def _unpacked(path: str | os.PathLike) -> io.BufferedIOBase:
-    with open(path, "rb") as file:
-        is_packed = file.read(2) == _GZIP
-    return gzip.open(path) if is_packed else open(path, "rb")
-
-
-@contextmanager
-def _named(path: str | os.PathLike, reader=None) -> Iterator[None]:
-    """Say which file, and which line, cannot be read."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        line = _first_undecodable(path)
-        raise TableError(f"{path}: line {line} is not UTF-8 text: save the table as CSV in UTF-8") from error
-    except csv.Error as error:
-        where = f"{path}: line {reader.line_num}"
-        raise TableError(f"{where} is not CSV: {error}; is a quote opened there and not closed?") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TableError(f"{path}: is cut off or damaged: {error}") from error
-    except OSError as error:
-        where = f"{path}: line {reader.line_num + 1}" if reader else str(path)
-        raise TableError(f"{where} cannot be read: {error.strerror or error}") from error
-
-
-def _first_undecodable(path: str | os.PathLike) -> int:
-    with _unpacked(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 0
 
 
 def _misfit(fields: Sequence[str], header: Sequence[str], path: str | os.PathLike, line: int) -> str:
