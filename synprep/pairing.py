@@ -122,27 +122,26 @@ def _walk(top: str, read: Callable[[str], str | None]) -> tuple[Ids, list[str]]:
     if top and not os.path.isdir(top):
         raise PairingError(f"there is no folder {top}")
     ids, hidden = {}, []
-    for entry, is_folder in _below(top) if top else ():
-        if is_folder is None:
-            hidden.append(entry.path)
-            continue
-        synapse_id = read(entry.name)
-        if synapse_id is not None or not is_folder:
+    for entry, is_folder, is_ours in _below(top) if top else ():
+        synapse_id = None if is_folder is None else read(entry.name)
+        if synapse_id is not None:
             ids[entry.path] = synapse_id
-        if synapse_id is None and not is_folder and entry.is_symlink():
-            _refuse_unreadable(entry.path)
-    ours = {os.path.dirname(path) for path in hidden if os.path.basename(path) == HIDDEN}
-    if ours:
-        hidden = [path for path in hidden if os.path.dirname(path) not in ours]
-        ids = {path: one for path, one in ids.items() if one is not None or os.path.dirname(path) not in ours}
+        elif is_folder is None and not is_ours:
+            hidden.append(entry.path)
+        elif is_folder is False:
+            if entry.is_symlink():
+                _refuse_unreadable(entry.path)
+            if not is_ours:
+                ids[entry.path] = None
     return ids, hidden
 
 
-def _below(top: str) -> Iterator[tuple[os.DirEntry, bool | None]]:
-    """All that is below a folder, with whether it is one; None for what is hidden, which is not entered.
+def _below(top: str) -> Iterator[tuple[os.DirEntry, bool | None, bool]]:
+    """All that is below a folder; whether it is one, and whether it is in one that a run has written to.
 
-    Links to folders are followed after all else, so that every folder is walked once, and by its own path if
-    it has one here; one that leads to a folder that it is in would only come back.
+    What is hidden is None instead of a folder, and is not entered. Links to folders are followed after all
+    else, so that every folder is walked once, and by its own path if it has one here; one that leads to a
+    folder that it is in would only come back.
     """
     waiting, links, seen = [(top, os.path.realpath(top))], [], set()
     while waiting or links:
@@ -150,6 +149,7 @@ def _below(top: str) -> Iterator[tuple[os.DirEntry, bool | None]]:
         if real in seen:
             continue
         seen.add(real)
+        is_ours = os.path.lexists(os.path.join(folder, HIDDEN))
         for entry in _entries(folder):
             is_folder = None if _is_hidden(entry.name) else _is_folder(entry)
             if is_folder and not _is_link(entry):
@@ -158,7 +158,7 @@ def _below(top: str) -> Iterator[tuple[os.DirEntry, bool | None]]:
                 target = os.path.realpath(entry.path)
                 if not Path(real).is_relative_to(target):
                     heapq.heappush(links, (entry.path, target))
-            yield entry, is_folder
+            yield entry, is_folder, is_ours
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry]:

@@ -46,10 +46,10 @@ def test_what_is_not_given_has_its_default():
     assert (chosen.id_prefix, chosen.missing_em, chosen.cache_mb) == ("", "error", 512)
 
 
-def test_settings_can_be_compared_and_be_a_key():
+def test_settings_can_be_compared():
     layer = {"path": "zarr:///em.zarr", "voxel_size_nm": [8, 8, 40]}
     one, same = (volumes.settings(GIVEN | {"em": dict(layer)}) for _ in range(2))
-    assert one == same and hash(one) == hash(same)
+    assert one == same
     assert one != volumes.settings(GIVEN | {"em": layer | {"axes": "zyx"}})
 
 

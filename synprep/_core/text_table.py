@@ -10,7 +10,6 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 from typing import IO
 
 import pandas as pd
@@ -75,9 +74,9 @@ def rows(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[tuple[int,
     _refuse_other_formats(path)
     with _opened(path) as file, _parsed(path, file) as reader:
         header = _header(reader, path)
-        pick = _picker(indices(header, columns, path))
+        positions = indices(header, columns, path)
         for fields in _records(reader, header, path):
-            yield reader.line_num, pick(fields)
+            yield reader.line_num, tuple([fields[position] for position in positions])
 
 
 def is_ended(path: str | os.PathLike) -> bool:
@@ -127,12 +126,6 @@ def magic(path: str | os.PathLike) -> bytes:
         raise TableError(f"{path}: {'is not a file' if os.path.exists(path) else 'there is no such file'}")
     with _opened(path) as file:
         return file.read(32)
-
-
-def _picker(positions: list[int]):
-    if len(positions) > 1:
-        return itemgetter(*positions)
-    return lambda fields: tuple(fields[position] for position in positions)
 
 
 def _refuse_other_formats(path: str | os.PathLike) -> None:

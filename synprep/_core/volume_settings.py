@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
+from itertools import combinations
 from typing import Annotated, Any, get_args
 
 from synprep._core.arrays import MASK_KEYS
@@ -90,11 +91,9 @@ class Settings:
         "FORMAT://LOCATION: precomputed, zarr, zarr3 or n5, and a path or a URL; or a mapping with that as "
         "`path`, and `voxel_size_nm`, `offset_nm` (x, y, z) and `axes` where the store does not say them",
         _ADDRESS,
-    ] = field(hash=False)
-    segmentation: Annotated[_Layer, "the same, of neurons", _ADDRESS] = field(hash=False)
-    cleft: Annotated[_Layer, "the same, of clefts; or contact: what is near both neurons", _ADDRESS] = field(
-        hash=False
-    )
+    ]
+    segmentation: Annotated[_Layer, "the same, of neurons", _ADDRESS]
+    cleft: Annotated[_Layer, "the same, of clefts; or contact: what is near both neurons", _ADDRESS]
     voxel_size_nm: Annotated[_Triple, "of the chunks (x, y, z)", _SIZE] = (8.0, 8.0, 40.0)
     chunk_shape: Annotated[_Shape, "voxels of a whole chunk, before the crop", _SHAPE] = (256, 256, 256)
     missing_em: Annotated[str, "what EM that the store lacks becomes: error, or cutout", _ABSENT] = "error"
@@ -115,8 +114,7 @@ def find_problems(volumes: Mapping[str, Any], p: Any = None) -> list[str]:
     """What is wrong with the parameter `volumes`, or does not fit the parameters beside it."""
     rules = {one.name: get_args(one.type)[2] for one in fields(Settings)}
     required = [one.name for one in fields(Settings) if one.default is MISSING]
-    found = _problems(volumes, rules, required)
-    return found or [*_own_misfits(_chosen(volumes)), *_misfits(_chosen(volumes), p)]
+    return _problems(volumes, rules, required) or _misfits(_chosen(volumes), p)
 
 
 def _chosen(volumes: Mapping[str, Any]) -> Settings:
@@ -157,15 +155,15 @@ def _problems(
     return found
 
 
-def _is_path(address: str) -> bool:
-    """Whether the LOCATION of FORMAT://LOCATION is a path, not a URL."""
-    kind, mark, location = address.partition("://")
-    return mark != "" and kind in FORMATS and "://" not in location
+def _local_path(address: str) -> str:
+    """The path of FORMAT://PATH; empty where that is a URL."""
+    kind, _, location = address.partition("://")
+    return location if kind in FORMATS and "://" not in location else ""
 
 
 def _names_a_user(value: Any) -> bool:
     """Whether a URL holds a user or a key, as in precomputed://s3://key:secret@bucket/em, or a query."""
-    is_url = isinstance(value, str) and "://" in value and not _is_path(value)
+    is_url = isinstance(value, str) and "://" in value and not _local_path(value)
     return is_url and ("?" in value or "@" in value.rpartition("://")[2].partition("/")[0])
 
 
@@ -173,8 +171,7 @@ def _path_problem(name: str, value: Any) -> str:
     """How the path of the table or of a volume is written wrongly; a URL of a volume is right."""
     if name == "synapse_table":
         return find_problem(value)
-    is_volume = name in ("path", *_LAYERS) and _is_path(value)
-    return find_problem(value.partition("://")[2]) if is_volume else ""
+    return find_problem(_local_path(value)) if name in ("path", *_LAYERS) else ""
 
 
 def expanded(volumes: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,12 +194,12 @@ def _settled(name: str, value: Any) -> Any:
 
 def _located(address: str) -> str:
     """Make the path of FORMAT://PATH absolute; what else is wrong with an address, its opening says."""
-    kind, _, location = address.partition("://")
-    return f"{kind}://{resolve(location)}" if _is_path(address) else address
+    path = _local_path(address)
+    return address.removesuffix(path) + resolve(path)
 
 
-def _own_misfits(chosen: Settings) -> list[str]:
-    """What is wrong with values that are right one by one."""
+def _misfits(chosen: Settings, p: Any) -> list[str]:
+    """What is wrong with values that are right one by one, also with parameters that the notebook takes."""
     found = []
     columns = [chosen.id_column, chosen.pre_id_column, chosen.post_id_column, *chosen.centre_columns]
     if len({*columns}) < len(columns):
@@ -211,15 +208,9 @@ def _own_misfits(chosen: Settings) -> list[str]:
         )
     if chosen.voxel_size_nm[0] != chosen.voxel_size_nm[1]:
         found.append(f"voxel_size_nm must be equal in x and y, not {list(chosen.voxel_size_nm)}")
-    for one, other in (("em", "segmentation"), ("em", "cleft"), ("segmentation", "cleft")):
+    for one, other in combinations(_LAYERS, 2):
         if getattr(chosen, one) == getattr(chosen, other):
             found.append(f"{one} and {other} must not be the same volume ({getattr(chosen, one)})")
-    return found
-
-
-def _misfits(chosen: Settings, p: Any) -> list[str]:
-    """What does not fit the parameters beside `volumes`, as far as the notebook takes them."""
-    found = []
     size = list(chosen.voxel_size_nm)
     for name, value in (("axial_to_sagittal_spacing", size[2] / size[0]), ("voxel_size_xy_nm", size[0])):
         beside = getattr(p, name, value)
