@@ -40,30 +40,6 @@ from synprep._core.rules import (
     type_problem,
 )
 
-__all__ = [
-    "RECORDS",
-    "Chunks",
-    "CutoutHistogram",
-    "Extract",
-    "Fingerprint",
-    "Inspect",
-    "InspectRaw",
-    "IntensityHistogram",
-    "Merge",
-    "Preprocess",
-    "Record",
-    "SectionVariation",
-    "Survey",
-    "as_table",
-    "check",
-    "conclude",
-    "content",
-    "documentation",
-    "from_mapping",
-    "from_yaml",
-    "shown",
-]
-
 
 @dataclass(frozen=True)
 class _Facts:
@@ -126,9 +102,6 @@ _SegMaskMap = Annotated[
 ]
 _NExamples = Annotated[
     int, "raw pairs or synapses to look at, at most those that are there", _Facts(between(1, 100))
-]
-_ProcessedPath = Annotated[
-    str, "in inspect and fingerprint: of a processed or merged data set", _Facts(path="input folder")
 ]
 _CutoutPixelValue = Annotated[
     int, "intensity where nothing was imaged or aligned", _Facts(between(0, 255), decides=True)
@@ -326,7 +299,9 @@ class Extract(Record):
 class Inspect(Record):
     """Parameters of `inspect.ipynb`."""
 
-    proc_data_path: _ProcessedPath = "data/demo/processed"
+    proc_data_path: Annotated[
+        str, "in inspect and fingerprint: of a processed or merged data set", _Facts(path="input folder")
+    ] = "data/demo/processed"
     n_examples: _NExamples = 12
     order_by: Annotated[
         str,

@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from synprep._core import cut, execution, problems, synapse_table, tables, text_table
+from synprep._core import cut, execution, problems, stores, synapse_table, tables, text_table
 from synprep._core import preflight as _preflight
 from synprep._core.chunk import Pairing, sample
 from synprep._core.errors import PairingError, listed
-from synprep._core.paths import shown
 from synprep._core.volume_settings import Settings, documentation, settings
 from synprep.params import Extract
 
@@ -158,13 +157,11 @@ class Preflight:
 
 
 def _shown_layer(layer: dict[str, Any]) -> dict[str, str]:
-    kind, _, location = layer["path"].partition("://")
-    is_path = "://" not in location
     bounds = zip("xyz", layer["bounds_nm"], strict=True)
     ranges = {f"{axis} (nm)": f"{low:,.0f} to {high:,.0f}" for axis, (low, high) in bounds}
     return {
         "layer": layer["layer"],
-        "volume": f"{kind}://{shown(location)}" if is_path else layer["path"],
+        "volume": stores.Source(layer["path"]).shown,
         "scale": layer["scale"],
         "voxel size (nm)": " x ".join(f"{size:g}" for size in layer["voxel_size_nm"]),
         "offset (nm)": ", ".join(f"{offset:g}" for offset in layer["offset_nm"]),

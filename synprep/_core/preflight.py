@@ -62,7 +62,7 @@ def examine(
     centres_nm = np.array([synapse.centre_nm for synapse in synapses])
     rows = [_row(name, layer, centres_nm) for name, layer in layers.items()]
     warnings = [f"{name}: {layer.warning}" for name, layer in layers.items() if layer.warning]
-    warnings += _outside(layers, centres_nm, chosen)
+    warnings += [_outside(row, layers, centres_nm, chosen) for row in rows if row["centres_inside"] < _ENOUGH]
     near, failed = _look(sample, layers, show)
     checks = _checks(near, "cleft" in layers)
     _refuse_strangers(near, checks, layers, chosen)
@@ -81,31 +81,23 @@ def _are_inside(layer: Layer, points_nm: np.ndarray) -> np.ndarray:
 
 
 def _row(name: str, layer: Layer, centres_nm: np.ndarray) -> dict[str, Any]:
-    return {
-        "layer": name,
-        "path": layer.path,
-        "scale": layer.scale,
-        "voxel_size_nm": list(layer.voxel_size_nm),
-        "offset_nm": list(layer.offset_nm),
-        "bounds_nm": [list(side) for side in layer.bounds_nm],
-        "centres_inside": float(_are_inside(layer, centres_nm).mean()),
-    }
+    names = ("path", "scale", "voxel_size_nm", "offset_nm", "bounds_nm")
+    where = {one: getattr(layer, one) for one in names}
+    return files.plain({"layer": name, **where, "centres_inside": _are_inside(layer, centres_nm).mean()})
 
 
-def _outside(layers: Mapping[str, Layer], centres_nm: np.ndarray, chosen: Settings) -> list[str]:
-    """Warnings of layers that hold too few centres; an error if one holds none."""
-    warnings = []
-    for name, layer in layers.items():
-        share = _are_inside(layer, centres_nm).mean()
-        others = [
-            f"with centre_unit_nm {_text(unit)}: {_are_inside(layer, moved_nm).mean():.0%}"
-            for unit, moved_nm in _other_units(centres_nm, layers["em"], chosen)
-        ]
-        if share == 0:
-            raise ParameterError(_nothing_inside(name, layer, centres_nm, chosen, others))
-        if share < _ENOUGH:
-            warnings.append(f"{name}: only {share:.1%} of the centres are inside ({'; '.join(others)})")
-    return warnings
+def _outside(
+    row: Mapping[str, Any], layers: Mapping[str, Layer], centres_nm: np.ndarray, chosen: Settings
+) -> str:
+    """Warning of a layer that holds too few centres; an error if it holds none."""
+    name, share = row["layer"], row["centres_inside"]
+    others = [
+        f"with centre_unit_nm {_text(unit)}: {_are_inside(layers[name], moved_nm).mean():.0%}"
+        for unit, moved_nm in _other_units(centres_nm, layers["em"], chosen)
+    ]
+    if share == 0:
+        raise ParameterError(_nothing_inside(name, layers[name], centres_nm, chosen, others))
+    return f"{name}: only {share:.1%} of the centres are inside ({'; '.join(others)})"
 
 
 def _other_units(centres_nm: np.ndarray, em: Layer, chosen: Settings) -> Iterator[tuple[Triple, np.ndarray]]:
@@ -305,7 +297,7 @@ def _check_sum(result: dict[str, Any]) -> str:
 def keep(folder: str | os.PathLike, key: str, result: dict[str, Any]) -> None:
     """Keep a result in an output folder, or in memory where there is none."""
     if folder:
-        kept_result = {"key": key, "check": _check_sum(files.plain(result)), **result}
+        kept_result = {"key": key, "check": _check_sum(result), **result}
         files.save_json(Path(folder, HIDDEN, _NAME), kept_result)
     else:
         _in_memory[key] = result
