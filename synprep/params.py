@@ -5,18 +5,17 @@ paths, the key by which runs resume and the docs' table follow from that. All pa
 the same in every notebook, so that one YAML file per data set serves them all.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import GenericAlias, SimpleNamespace
-from typing import Annotated, Any, Literal, get_args
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import pandas as pd
 import yaml
 
-from synprep._core import volume_settings
+from synprep._core import rules, volume_settings
 from synprep._core.arrays import MASK_KEYS
 from synprep._core.cells import assigned_names
 from synprep._core.errors import (
@@ -28,27 +27,7 @@ from synprep._core.errors import (
     raise_problems,
 )
 from synprep._core.paths import find_problem, resolve, shown
-from synprep._core.rules import (
-    ANY,
-    AT_LEAST_1,
-    CHANNELS,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Rule,
-    between,
-    one_of,
-    type_problem,
-)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What there is to know of a parameter besides its name, type, meaning and default."""
-
-    rule: Rule = ANY
-    path: Literal["", "input folder", "input file", "output", "file or address"] = ""
-    empty: str = ""  # what 0 or an empty text stands for; without it, a text must not be empty
-    decides: bool = False  # whether it decides what a tensor and its rows hold
+from synprep._core.rules import POSITIVE, Facts, at_least, between, declared, one_of, value_problem
 
 
 def _is_pattern(value: str) -> bool:
@@ -73,56 +52,54 @@ _FREE_NAME = (
 _RAW_FOLDERS = ("raw_em_data_path", "raw_mask_data_path")
 
 # Parameters that several records take.
-_NWorkers = Annotated[int, "number of threads", _Facts(empty="one per core")]
+_NWorkers = Annotated[int, "number of threads", Facts(empty="one per core")]
 _Scheduler = Annotated[
     str,
     "a Dask cluster: `tcp://host:8786`, or the path of a scheduler file",
-    _Facts(path="file or address", empty="threads"),
+    Facts(path="file or address", empty="threads"),
 ]
 _Seed = Annotated[
     int,
     "of the sample (a smaller sample is the start of a larger one), of the random order in inspect, of the "
     "draws that give the fingerprint's intervals",
-    _Facts(),
 ]
 _ReportPath = Annotated[
-    str, "folder for figures, numbers, unusual synapses and `augmenter.yaml`", _Facts(path="output")
+    str, "folder for figures, numbers, unusual synapses and `augmenter.yaml`", Facts(path="output")
 ]
 _SynapseIdsPath = Annotated[
-    str, "CSV with a column `synapse_id`: process or inspect these", _Facts(path="input file", empty="all")
+    str, "CSV with a column `synapse_id`: process or inspect these", Facts(path="input file", empty="all")
 ]
 _VoxelSize = Annotated[
-    float, "edge of a voxel in x and y, in nm; for scale bars and volumes in pictures", _Facts(POSITIVE)
+    float, "edge of a voxel in x and y, in nm; for scale bars and volumes in pictures", Facts(POSITIVE)
 ]
 _SegMaskMap = Annotated[
     dict[str, int],
     "label values in the input; the output always has 1, 2, 3; a 1, 2 or 3 in the input that is not "
     "named becomes background",
-    _Facts(_LABELS, empty="no labels are expected, masks are copied as they are", decides=True),
+    Facts(_LABELS, empty="no labels are expected, masks are copied as they are", decides=True),
 ]
 _NExamples = Annotated[
-    int, "raw pairs or synapses to look at, at most those that are there", _Facts(between(1, 100))
+    int, "raw pairs or synapses to look at, at most those that are there", Facts(between(1, 100))
 ]
 _CutoutPixelValue = Annotated[
-    int, "intensity where nothing was imaged or aligned", _Facts(between(0, 255), decides=True)
+    int, "intensity where nothing was imaged or aligned", Facts(between(0, 255), decides=True)
 ]
 _Spacing = Annotated[
     float,
     "z spacing / xy spacing; int(depth // it) + 1 central sections are kept",
-    _Facts(POSITIVE, decides=True),
+    Facts(POSITIVE, decides=True),
 ]
-_MaxChunks = Annotated[int, "process the first few only, as a trial", _Facts(empty="all")]
-_Dark = Annotated[bool, "true: figures have light lines on black", _Facts()]
+_MaxChunks = Annotated[int, "process the first few only, as a trial", Facts(empty="all")]
+_Dark = Annotated[bool, "true: figures have light lines on black"]
 _Resume = Annotated[
     bool,
     "chunks that are finished and unchanged are not done again; false: all are, and a table of "
     "another data set in the folder is moved aside",
-    _Facts(),
 ]
 _MaxFailures = Annotated[
     int,
     "with more failed chunks the run ends with an error, after all else is written",
-    _Facts(NOT_NEGATIVE),
+    Facts(at_least(0)),
 ]
 
 
@@ -139,31 +116,31 @@ class Chunks(Record):
     """What every notebook that reads raw chunks takes."""
 
     raw_em_data_path: Annotated[
-        str, "folder with EM files, walked with all folders inside it", _Facts(path="input folder")
+        str, "folder with EM files, walked with all folders inside it", Facts(path="input folder")
     ] = "data/demo/em"
     raw_mask_data_path: Annotated[
         str,
         "folder with mask files; may be the same one",
-        _Facts(path="input folder", empty="survey every EM file (exploratory notebooks only)"),
+        Facts(path="input folder", empty="survey every EM file (exploratory notebooks only)"),
     ] = "data/demo/mask"
     em_filename_pattern: Annotated[
-        str, "file name with one `{synapse_id}` and any `*` (shortest match)", _Facts(_PATTERN)
+        str, "file name with one `{synapse_id}` and any `*` (shortest match)", Facts(_PATTERN)
     ] = "{synapse_id}.npy"
     mask_filename_pattern: Annotated[
-        str, "the same for masks; a file that fits it is never taken for EM", _Facts(_PATTERN)
+        str, "the same for masks; a file that fits it is never taken for EM", Facts(_PATTERN)
     ] = "{synapse_id}_mask.npy"
     volumes: Annotated[
         dict,
         "chunks are cut from these, around the synapses of a table: `docs/volumes.md`",
-        _Facts(empty="files"),
+        Facts(empty="files"),
     ] = field(default_factory=dict)
     cutout_threshold: Annotated[
-        float, "sections with a greater cutout fraction are blanked", _Facts(between(0, 1), decides=True)
+        float, "sections with a greater cutout fraction are blanked", Facts(between(0, 1), decides=True)
     ] = 0.01
     cutout_pixel_value: _CutoutPixelValue = 0
     axial_to_sagittal_spacing: _Spacing = 5.0
     n_sections: Annotated[
-        int, "number of central sections to keep", _Facts(empty="from the spacing", decides=True)
+        int, "number of central sections to keep", Facts(empty="from the spacing", decides=True)
     ] = 0
     n_workers: _NWorkers = 0
     scheduler: _Scheduler = ""
@@ -175,7 +152,7 @@ class Survey(Chunks):
     """What the exploratory notebooks share."""
 
     n_rand_samples: Annotated[
-        int, "chunks to survey, drawn without replacement, at most those there are", _Facts(AT_LEAST_1)
+        int, "chunks to survey, drawn without replacement, at most those there are", Facts(at_least(1))
     ] = 1000
     seed: _Seed = 0
     report_path: _ReportPath = "data/demo/reports"
@@ -186,7 +163,7 @@ class CutoutHistogram(Survey):
     """Parameters of `cutout_histogram.ipynb`."""
 
     voxel_size_xy_nm: _VoxelSize = 8.0
-    n_bins: Annotated[int, "bins of the cutout histogram, over 0 to 1", _Facts(between(1, 100_000))] = 100
+    n_bins: Annotated[int, "bins of the cutout histogram, over 0 to 1", Facts(between(1, 100_000))] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,17 +176,17 @@ class SectionVariation(Survey):
     """Parameters of `section_variation.ipynb`."""
 
     example_synapse_id: Annotated[
-        str, "chunk of the example in section variation", _Facts(empty="first of the sample")
+        str, "chunk of the example in section variation", Facts(empty="first of the sample")
     ] = ""
     section_index: Annotated[
-        int, "its section (z index); the next one is compared with it", _Facts(NOT_NEGATIVE)
+        int, "its section (z index); the next one is compared with it", Facts(at_least(0))
     ] = 13
     intensity_slope: Annotated[
         float,
         "the next section is shown as clip(slope x + intercept, 0, 255)",
-        _Facts(empty="the ratio of the two sections' means"),
+        Facts(empty="the ratio of the two sections' means"),
     ] = 0.0
-    intensity_intercept: Annotated[float, "intercept of the same, in grey levels (0 to 255)", _Facts()] = 0.0
+    intensity_intercept: Annotated[float, "intercept of the same, in grey levels (0 to 255)"] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +194,7 @@ class Preprocess(Chunks):
     """Parameters of `preprocess.ipynb`."""
 
     proc_data_path: Annotated[
-        str, "folder for tensors and tables; made when missing", _Facts(path="output")
+        str, "folder for tensors and tables; made when missing", Facts(path="output")
     ] = "data/demo/processed"
     synapse_ids_path: _SynapseIdsPath = ""
     max_chunks: _MaxChunks = 0
@@ -227,15 +204,15 @@ class Preprocess(Chunks):
         bool,
         "true: one channel of EM for each entry of `output_channel_desc`, zero outside its labels, and the "
         "mask last",
-        _Facts(decides=True),
+        Facts(decides=True),
     ] = False
     output_channel_desc: Annotated[
         list[list[int]],
         "label values (1, 2, 3) of each channel when the EM is cut",
-        _Facts(CHANNELS, decides=True),
+        Facts(rules.CHANNELS, decides=True),
     ] = field(default_factory=lambda: [[1], [2], [3]])
     resume: _Resume = True
-    verify: Annotated[bool, "true: read every tensor again and compare it with the tables", _Facts()] = False
+    verify: Annotated[bool, "true: read every tensor again and compare it with the tables"] = False
     max_failures: _MaxFailures = 0
 
 
@@ -273,13 +250,13 @@ _VOLUMES = {
 class Extract(Record):
     """Parameters of `extract.ipynb`."""
 
-    volumes: Annotated[dict, "in extract: must not be empty", _Facts(_SOME_VOLUMES)] = field(
+    volumes: Annotated[dict, "in extract: must not be empty", Facts(_SOME_VOLUMES)] = field(
         default_factory=_VOLUMES.copy
     )
-    raw_em_data_path: Annotated[str, "in extract: folder for EM files", _Facts(path="output")] = (
+    raw_em_data_path: Annotated[str, "in extract: folder for EM files", Facts(path="output")] = (
         "data/extracted/em"
     )
-    raw_mask_data_path: Annotated[str, "in extract: folder for mask files", _Facts(path="output")] = (
+    raw_mask_data_path: Annotated[str, "in extract: folder for mask files", Facts(path="output")] = (
         "data/extracted/mask"
     )
     cutout_pixel_value: _CutoutPixelValue = 0
@@ -300,14 +277,14 @@ class Inspect(Record):
     """Parameters of `inspect.ipynb`."""
 
     proc_data_path: Annotated[
-        str, "in inspect and fingerprint: of a processed or merged data set", _Facts(path="input folder")
+        str, "in inspect and fingerprint: of a processed or merged data set", Facts(path="input folder")
     ] = "data/demo/processed"
     n_examples: _NExamples = 12
     order_by: Annotated[
         str,
         "`worst` (without cleft, most blanked sections, smallest cleft first), `random` (seeded), or "
         "`table` (as in `synapse_ids_path`, else in `meta.csv`)",
-        _Facts(one_of("worst", "random", "table")),
+        Facts(one_of("worst", "random", "table")),
     ] = "worst"
     synapse_ids_path: _SynapseIdsPath = ""
     seed: _Seed = 0
@@ -320,21 +297,19 @@ class Merge(Record):
     """Parameters of `merge.ipynb`."""
 
     meta_list: Annotated[
-        list[str], "tables to merge, in the order of the merged rows", _Facts(_SOME_TABLES, "input file")
+        list[str], "tables to merge, in the order of the merged rows", Facts(_SOME_TABLES, "input file")
     ] = field(default_factory=lambda: ["data/ds1/processed/meta.csv", "data/ds2/processed/meta.csv"])
-    merged_meta_path: Annotated[str, "the merged table", _Facts(_FREE_NAME, "output")] = (
-        "data/merged/meta.csv"
-    )
+    merged_meta_path: Annotated[str, "the merged table", Facts(_FREE_NAME, "output")] = "data/merged/meta.csv"
     on_conflict: Annotated[
         str,
         "an id with different values in two tables: `error`, or keep the `first` or the `last` row",
-        _Facts(one_of("error", "first", "last")),
+        Facts(one_of("error", "first", "last")),
     ] = "error"
     link_mode: Annotated[
         str,
         "arrays of a merged set stay in the old folders (`reference`, by relative names), or appear "
         "beside its table (`hardlink`, `copy`)",
-        _Facts(one_of("reference", "hardlink", "copy")),
+        Facts(one_of("reference", "hardlink", "copy")),
     ] = "reference"
 
 
@@ -343,7 +318,7 @@ class Fingerprint(Record):
     """Parameters of `fingerprint.ipynb`."""
 
     proc_data_path: Annotated[
-        str, "in fingerprint by default `data/merged`, and reports beside it", _Facts(path="input folder")
+        str, "in fingerprint by default `data/merged`, and reports beside it", Facts(path="input folder")
     ] = "data/merged"
     report_path: _ReportPath = "data/merged/reports"
     seed: _Seed = 0
@@ -399,7 +374,7 @@ def from_mapping(
         One message with all unknown names (and the nearest known one), wrong types, values out of range and
         input paths that do not exist.
     """
-    default, own, known = record_type(), _declared(record_type), _known()
+    default, own, known = record_type(), declared(record_type), _known()
     values = {name: _plain(passed.get(name, getattr(default, name))) for name in own}
     problems = [
         *problems,
@@ -473,7 +448,7 @@ def check(
     ParameterError
         As `from_mapping`.
     """
-    own, cells = [*_declared(record_type)], namespace.get("In")
+    own, cells = [*declared(record_type)], namespace.get("In")
     typed, injected = assigned_names(cells if isinstance(cells, list) else [], own)
     names = {*own, *typed, *injected} if typed else _known()
     passed = {name: namespace[name] for name in sorted(names) if name in namespace}
@@ -501,7 +476,7 @@ def as_table(record: Record) -> pd.DataFrame | None:
         that a notebook shows nothing.
     """
     rows, default = {}, type(record)()
-    for name, (_, _, facts) in _declared(type(record)).items():
+    for name, (_, _, facts) in declared(type(record)).items():
         value, usual = getattr(record, name), getattr(default, name)
         if isinstance(value, Mapping):
             differing = {key: one for key, one in value.items() if one != usual.get(key)}
@@ -534,7 +509,7 @@ def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts
     has_come_out = any(list(counts.values())[:1])
     is_accepted = len(failures) <= (getattr(record, "max_failures", 0) if has_come_out else 0)
     counts = {**counts, "failed": len(failures)}
-    outputs = [name for name, (_, _, facts) in _declared(type(record)).items() if facts.path == "output"]
+    outputs = [name for name, (_, _, facts) in declared(type(record)).items() if facts.path == "output"]
     lines = [
         *failure_lines(failures),
         "chunks: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()),
@@ -567,8 +542,8 @@ def content(record: Record) -> dict[str, object]:
     dict of str to object
         Values by name, in the order of declaration.
     """
-    declared = _declared(type(record)).items()
-    return {name: getattr(record, name) for name, (_, _, facts) in declared if facts.decides}
+    facts_by_name = declared(type(record)).items()
+    return {name: getattr(record, name) for name, (_, _, facts) in facts_by_name if facts.decides}
 
 
 def documentation() -> str:
@@ -579,34 +554,18 @@ def documentation() -> str:
     str
         Markdown; a row per name, with what all records say of it.
     """
-    defaults, meanings = {}, {}
-    for f in [f for record_type in RECORDS for f in fields(record_type)]:
-        hint, meaning, facts = get_args(f.type)
-        zero = "0" if hint in (int, float) else "empty"
-        default = f.default if f.default_factory is MISSING else f.default_factory()
-        text = default if isinstance(default, str) else json.dumps(default)
-        meaning += f"; {zero}: {facts.empty}" if facts.empty else ""
-        defaults.setdefault(f.name, f"`{text}`" if text not in ("", "{}") else "empty")
-        meanings.setdefault(f.name, {})[meaning] = None  # a dict keeps each once, in order
-    rows = [f"| `{name}` | {defaults[name]} | {'; '.join(meanings[name])} |" for name in defaults]
-    return "\n".join(["| parameter | default | meaning |", "|---|---|---|", *rows])
-
-
-def _declared(record_type: type[Record]) -> dict[str, tuple[type | GenericAlias, str, _Facts]]:
-    """Type, meaning and facts of each parameter by name, in the order of declaration."""
-    return {f.name: get_args(f.type) for f in fields(record_type)}
+    return rules.table(RECORDS, "parameter")
 
 
 def _known() -> set[str]:
-    return {name for record_type in RECORDS for name in _declared(record_type)}
+    return {name for record_type in RECORDS for name in declared(record_type)}
 
 
 def _settle(record: Record) -> None:
     """Check a new record, make its paths absolute, and its integers floats where a float is meant."""
-    declared = _declared(type(record))
-    values = {name: _plain(getattr(record, name)) for name in declared}
+    values = {name: _plain(getattr(record, name)) for name in declared(type(record))}
     raise_problems(_value_problems(type(record), values))
-    for name, (hint, _, facts) in declared.items():
+    for name, (hint, _, facts) in declared(type(record)).items():
         value = float(values[name]) if hint is float else values[name]
         value = volume_settings.expanded(value) if name == "volumes" else value
         object.__setattr__(record, name, _each_path(resolve, value) if facts.path else value)
@@ -624,32 +583,12 @@ def _each_path(convert: Callable[[str], str], value: str | list[str]) -> str | l
 
 
 def _value_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
-    declared = _declared(record_type).items()
-    found = {name: _value_problem(values[name], hint, facts) for name, (hint, _, facts) in declared}
+    found = {
+        name: value_problem(values[name], hint, facts)
+        for name, (hint, _, facts) in declared(record_type).items()
+    }
     problems = [f"{name} {problem}" for name, problem in found.items() if problem]
     return problems or _joint_problems(record_type, values)
-
-
-def _value_problem(value: Any, hint: type | GenericAlias, facts: _Facts) -> str:
-    """Say what is wrong with one value; empty when nothing is."""
-    accepts, rule = facts.rule
-    if problem := type_problem(value, hint):
-        return problem
-    if value == "" and not facts.empty:
-        return "must not be empty"
-    if facts.empty and hint in (int, float) and value < 0:
-        return f"must be 0 ({facts.empty}) or more, not {value}"
-    if not accepts(value):
-        return f"{rule}, not {value!r}"
-    return _path_problem(value, facts) if facts.path else ""
-
-
-def _path_problem(value: str | list[str], facts: _Facts) -> str:
-    """Say how one path or a list of them is written wrongly; empty when nothing is wrong."""
-    if isinstance(value, list | tuple):
-        problems = ["must not be empty" if path == "" else find_problem(path) for path in value]
-        return next((f"has an entry that {problem}" for problem in problems if problem), "")
-    return "" if facts.path == "file or address" and "://" in value else find_problem(value)
 
 
 def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> list[str]:
@@ -688,7 +627,7 @@ def _missing_inputs(
 ) -> list[str]:
     exists = {"input folder": os.path.isdir, "input file": os.path.isfile}
     volumes, problems = values.get("volumes"), []
-    for name, (_, _, facts) in _declared(record_type).items():
+    for name, (_, _, facts) in declared(record_type).items():
         paths = values[name] if isinstance(values[name], list | tuple) else [values[name]]
         if facts.path in exists and not (volumes and facts.path == "input folder"):  # then no files are read
             problems += _missing(name, paths, facts.path, exists[facts.path], will_be_made)

@@ -24,20 +24,20 @@ DOORS["demo"] = tuple(DOORS)
 
 # `_core`, from the lowest floor up: a module imports modules of lower floors.
 FLOORS = (
-    ("errors", "arrays", "cells", "grid", "kernels", "paths", "rules"),
+    ("errors", "arrays", "cells", "grid", "kernels", "paths"),
     (
         "cut_kernels",
         "execution",
         "files",
         "pair_checks",
         "problems",
+        "rules",
         "stores",
         "synthetic",
         "text_table",
-        "volume_settings",
     ),
-    ("layers", "npy", "provenance", "synapse_table", "synthetic_volumes", "tables"),
-    ("chunk", "cut", "dataset", "estimates", "lock", "record"),
+    ("layers", "npy", "provenance", "synthetic_volumes", "tables", "volume_settings"),
+    ("chunk", "cut", "dataset", "estimates", "lock", "record", "synapse_table"),
     ("first_look", "preflight", "verify", "work"),
 )
 

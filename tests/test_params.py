@@ -13,7 +13,7 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 from synprep import demo, params
-from synprep._core import paths, record
+from synprep._core import paths, record, rules
 from synprep._core.errors import FailedChunksError, ParameterError
 from synprep._core.paths import find_problem, project_root, resolve, shown
 
@@ -594,7 +594,7 @@ def variables(monkeypatch, tmp_path):
 PATHS = [
     (record_type, name)
     for record_type in params.RECORDS
-    for name, (_, _, facts) in params._declared(record_type).items()
+    for name, (_, _, facts) in rules.declared(record_type).items()
     if facts.path
 ]
 

@@ -2,67 +2,57 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from itertools import combinations
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from synprep._core.arrays import MASK_KEYS
 from synprep._core.errors import meant, raise_problems
 from synprep._core.paths import find_problem, resolve
-from synprep._core.rules import Rule
+from synprep._core.rules import Facts, at_least, declared, one_of, table, type_problem, value_problem
 
 FORMATS = ("precomputed", "zarr", "zarr3", "n5")
 
-_Triple, _Shape, _Layer = tuple[float, float, float], tuple[int, int, int], str | dict
+_Triple, _Layer = tuple[float, float, float], str | dict
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_triple(value: Any, kind: type) -> bool:
+    return not type_problem(value, list[kind]) and len(value) == 3
 
 
-def _is_triple(value: Any, is_one: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 3 and all(map(is_one, value))
+def _are_columns(value: Any) -> bool:
+    is_list = not type_problem(value, list[str]) and all(value)
+    return is_list and len(value) in (1, 3, 6) and len({*value}) == len(value)
 
 
 def _is_address(value: Any) -> bool:
     return isinstance(value, str) and value != "" and value == value.strip() and not value.endswith("://")
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _are_columns(value: Any) -> bool:
-    is_list = isinstance(value, list | tuple) and all(map(_is_name, value))
-    return is_list and len(value) in (1, 3, 6) and len({*value}) == len(value)
-
-
-_PATH = (lambda v: _is_address(v) and "://" not in v, "must be the path of a file, without blanks around it")
-_COLUMN = (_is_name, "must be the name of a column")
-_ID_COLUMN = (lambda v: isinstance(v, str), "must be the name of a column, or empty: the row's number")
-_DIGITS = (
-    lambda v: isinstance(v, str) and (v == "" or (v.isascii() and v.isdigit())),
-    'must be digits in quotes, such as "720575940", or empty',
-)
+_DIGITS = (re.compile("[0-9]*").fullmatch, 'must be digits in quotes, such as "720575940", or empty')
 _COLUMNS = (_are_columns, "must be a list of one, three or six different names of columns")
-_SIZE = (
-    lambda v: _is_triple(v, lambda one: _is_number(one) and one > 0),
+_POSITIVE = (
+    lambda value: _is_triple(value, float) and min(value) > 0,
     "must be three numbers greater than 0 (x, y, z), such as [8, 8, 40]",
 )
-_OFFSET = (lambda v: _is_triple(v, _is_number), "must be three numbers (x, y, z)")
-_SHAPE = (
-    lambda v: _is_triple(v, lambda one: type(one) is int and 1 <= one <= 4096),
+_ANY = (lambda value: _is_triple(value, float), "must be three numbers (x, y, z)")
+_COUNTS = (
+    lambda value: _is_triple(value, int) and 1 <= min(value) <= max(value) <= 4096,
     "must be three whole numbers from 1 to 4096 (x, y, z)",
 )
-_AXES = (
-    lambda v: isinstance(v, str) and {*"xyz"} <= {*v} and len({*v}) == len(v),
+_ORDER = (
+    lambda value: {*"xyz"} <= {*value} and len({*value}) == len(value),
     'must hold x, y and z once each, such as "zyx"',
 )
-_ADDRESS = (_is_address, "must be FORMAT://LOCATION, without blanks around it")
-_ABSENT = (lambda v: v in ("error", "cutout"), "must be error or cutout")
-_MEGABYTES = (lambda v: type(v) is int and v >= 0, "must be a whole number, 0 or more")
-_LAYER_RULES = {"path": _ADDRESS, "voxel_size_nm": _SIZE, "offset_nm": _OFFSET, "axes": _AXES}
+_VOLUME = Facts((_is_address, "must be FORMAT://LOCATION, without blanks around it"))
+_SIZE = Facts(_POSITIVE)
+_LAYER_KEYS = {
+    "path": (_Layer, "", _VOLUME),
+    "voxel_size_nm": (_Triple, "", _SIZE),
+    "offset_nm": (_Triple, "", Facts(_ANY)),
+    "axes": (str, "", Facts(_ORDER)),
+}
 _LAYERS = ("em", "segmentation", "cleft")
 _NAMED = re.compile(r"\$|(^|://)~")
 
@@ -71,17 +61,21 @@ _NAMED = re.compile(r"\$|(^|://)~")
 class Settings:
     """The parameter `volumes`, checked, with absolute paths; each key is declared once, here."""
 
-    synapse_table: Annotated[str, "CSV (also .gz) or parquet (with pyarrow), one synapse per row", _PATH]
-    id_column: Annotated[
-        str, "column of synapse ids, as text; empty: the row's number, from 0", _ID_COLUMN
-    ] = "id"
-    pre_id_column: Annotated[str, "column of ids of the presynaptic neuron", _COLUMN] = "pre_pt_root_id"
-    post_id_column: Annotated[str, "column of ids of the postsynaptic neuron", _COLUMN] = "post_pt_root_id"
-    id_prefix: Annotated[str, "digits that an export has cut off the ids of both neurons", _DIGITS] = ""
+    synapse_table: Annotated[
+        str, "CSV (also .gz) or parquet (with pyarrow), one synapse per row", Facts(path="input file")
+    ]
+    id_column: Annotated[str, "column of synapse ids, as text", Facts(empty="the row's number, from 0")] = (
+        "id"
+    )
+    pre_id_column: Annotated[str, "column of ids of the presynaptic neuron"] = "pre_pt_root_id"
+    post_id_column: Annotated[str, "column of ids of the postsynaptic neuron"] = "post_pt_root_id"
+    id_prefix: Annotated[
+        str, "digits that an export has cut off the ids of both neurons", Facts(_DIGITS, empty="none")
+    ] = ""
     centre_columns: Annotated[
         tuple[str, ...],
         'one column of text "[x, y, z]", three columns, or six: two points, whose mean is the centre',
-        _COLUMNS,
+        Facts(_COLUMNS),
     ] = ("ctr_pt_position",)
     centre_unit_nm: Annotated[
         _Triple, "nm per unit of these columns, such as [4, 4, 40], or [1, 1, 1] for nm; never guessed", _SIZE
@@ -90,14 +84,18 @@ class Settings:
         _Layer,
         "FORMAT://LOCATION: precomputed, zarr, zarr3 or n5, and a path or a URL; or a mapping with that as "
         "`path`, and `voxel_size_nm`, `offset_nm` (x, y, z) and `axes` where the store does not say them",
-        _ADDRESS,
+        _VOLUME,
     ]
-    segmentation: Annotated[_Layer, "the same, of neurons", _ADDRESS]
-    cleft: Annotated[_Layer, "the same, of clefts; or contact: what is near both neurons", _ADDRESS]
+    segmentation: Annotated[_Layer, "the same, of neurons", _VOLUME]
+    cleft: Annotated[_Layer, "the same, of clefts; or contact: what is near both neurons", _VOLUME]
     voxel_size_nm: Annotated[_Triple, "of the chunks (x, y, z)", _SIZE] = (8.0, 8.0, 40.0)
-    chunk_shape: Annotated[_Shape, "voxels of a whole chunk, before the crop", _SHAPE] = (256, 256, 256)
-    missing_em: Annotated[str, "what EM that the store lacks becomes: error, or cutout", _ABSENT] = "error"
-    cache_mb: Annotated[int, "memory per process for blocks that chunks share", _MEGABYTES] = 512
+    chunk_shape: Annotated[
+        tuple[int, int, int], "voxels of a whole chunk, before the crop", Facts(_COUNTS)
+    ] = (256, 256, 256)
+    missing_em: Annotated[
+        str, "what EM that the store lacks becomes: error, or cutout", Facts(one_of("error", "cutout"))
+    ] = "error"
+    cache_mb: Annotated[int, "memory per process for blocks that chunks share", Facts(at_least(0))] = 512
 
 
 def settings(volumes: Mapping[str, Any], p: Any = None) -> Settings:
@@ -112,9 +110,8 @@ def settings(volumes: Mapping[str, Any], p: Any = None) -> Settings:
 
 def find_problems(volumes: Mapping[str, Any], p: Any = None) -> list[str]:
     """What is wrong with the parameter `volumes`, or does not fit the parameters beside it."""
-    rules = {one.name: get_args(one.type)[2] for one in fields(Settings)}
     required = [one.name for one in fields(Settings) if one.default is MISSING]
-    return _problems(volumes, rules, required) or _misfits(_chosen(volumes), p)
+    return _problems(volumes, declared(Settings), required) or _misfits(_chosen(volumes), p)
 
 
 def _chosen(volumes: Mapping[str, Any]) -> Settings:
@@ -123,32 +120,27 @@ def _chosen(volumes: Mapping[str, Any]) -> Settings:
 
 def documentation() -> str:
     """Table of all keys of `volumes`, in Markdown, for the docs."""
-    rows = []
-    for one in fields(Settings):
-        value = list(one.default) if isinstance(one.default, tuple) else one.default
-        default = "required" if value is MISSING else f"`{value}`" if value != "" else "empty"
-        rows.append(f"| `{one.name}` | {default} | {get_args(one.type)[1]} |")
-    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+    return table([Settings], "key")
 
 
 def _problems(
-    values: Mapping[str, Any], rules: Mapping[str, Rule], required: Collection[str], where: str = ""
+    values: Mapping[str, Any], keys: Mapping[str, tuple], required: Collection[str], where: str = ""
 ) -> list[str]:
     """What is wrong with the keys and values of `volumes`, or of one of its layers."""
-    keys = f"; keys are {', '.join(rules)}"
-    found = [
-        f"{where}{name} is not a key{meant(name, rules) or keys}" for name in values if name not in rules
-    ]
+    all_keys = f"; keys are {', '.join(keys)}"
+    unknown = [name for name in values if name not in keys]
+    found = [f"{where}{name} is not a key{meant(name, keys) or all_keys}" for name in unknown]
     found += [f"{where}{name} is missing" for name in required if name not in values]
-    for name in [name for name in rules if name in values]:
-        value, (accepts, rule) = values[name], rules[name]
+    for name in [name for name in keys if name in values]:
+        value, (hint, _, facts) = values[name], keys[name]
+        problem = value_problem(value, hint, facts)
+        if facts is _VOLUME and not problem:
+            problem = find_problem(_local_path(value))
         if name in _LAYERS and isinstance(value, Mapping):
-            found += _problems(value, _LAYER_RULES, ["path"], f"{name}: ")
+            found += _problems(value, _LAYER_KEYS, ["path"], f"{name}: ")
         elif _names_a_user(value):
             found.append(f"{where}{name} holds credentials: they come from the environment alone")
-        elif not accepts(value):
-            found.append(f"{where}{name} {rule}, not {value!r}")
-        elif problem := _path_problem(name, value):
+        elif problem:
             found.append(f"{where}{name} {problem}")
     if "centre_unit_nm is missing" in found:
         found.append("(the unit of a table is never guessed: [4, 4, 40] is 4 x 4 x 40 nm, [1, 1, 1] is nm)")
@@ -165,13 +157,6 @@ def _names_a_user(value: Any) -> bool:
     """Whether a URL holds a user or a key, as in precomputed://s3://key:secret@bucket/em, or a query."""
     is_url = isinstance(value, str) and "://" in value and not _local_path(value)
     return is_url and ("?" in value or "@" in value.rpartition("://")[2].partition("/")[0])
-
-
-def _path_problem(name: str, value: Any) -> str:
-    """How the path of the table or of a volume is written wrongly; a URL of a volume is right."""
-    if name == "synapse_table":
-        return find_problem(value)
-    return find_problem(_local_path(value)) if name in ("path", *_LAYERS) else ""
 
 
 def expanded(volumes: Mapping[str, Any]) -> dict[str, Any]:
