@@ -640,11 +640,10 @@ def _missing_inputs(
 def _missing(
     name: str, paths: Iterable[Any], kind: str, exists: Callable[[str], bool], will_be_made: set[str]
 ) -> list[str]:
-    written = [path for path in paths if isinstance(path, str) and path]
-    given = [resolve(path) for path in written if not find_problem(path)]
+    given = [resolve(path) for path in paths if isinstance(path, str) and path and not find_problem(path)]
     missing = [path for path in given if path not in will_be_made and not exists(path)]
-    made = f" (preprocess makes it: run that first{', with this proc_data_path' * (name != 'meta_list')})"
-    hint = made if name in ("proc_data_path", "meta_list") else ""
+    made = {"meta_list": "", "proc_data_path": ", with this proc_data_path"}
+    hint = f" (preprocess makes it: run that first{made[name]})" if name in made else ""
     return [f"{name}: there is no {kind.removeprefix('input ')} {path}{hint}" for path in missing]
 
 

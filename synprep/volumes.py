@@ -62,7 +62,8 @@ def find(p: Any) -> Pairing:
 def _nothing_usable(found: synapse_table.Found, wanted: frozenset[str] | None, chosen: Settings) -> str:
     if found.problems:
         kinds = problems.grouped(found.problems)["chunks"].items()
-        lines = [f"  {kind}: {n:,}, such as {_first(found, kind)}" for kind, n in kinds]
+        first = {one.kind: one.detail for one in reversed(found.problems)}
+        lines = [f"  {kind}: {n:,}, such as {first[kind]}" for kind, n in kinds]
         return "\n".join([f"no row of {chosen.synapse_table} can be used:", *lines])
     if not found.some_ids:
         return f"{chosen.synapse_table} has no rows"
@@ -70,10 +71,6 @@ def _nothing_usable(found: synapse_table.Found, wanted: frozenset[str] | None, c
         f"none of the {len(wanted or ())} ids of synapse_ids_path ({listed(sorted(wanted or ()), 3)}) is in "
         f"{chosen.synapse_table}; ids that are in column {chosen.id_column!r}: {listed(found.some_ids)}"
     )
-
-
-def _first(found: synapse_table.Found, kind: str) -> str:
-    return next(one.detail for one in found.problems if one.kind == kind)
 
 
 def in_order(pairs: Iterable[Item]) -> list[Item]:

@@ -85,6 +85,5 @@ def _expanded(text: str) -> str:
 
 def shown(path: str | os.PathLike) -> str:
     """Text of an absolute path for people: relative to the project's root when inside it, with / always."""
-    root = project_root()
-    inside = Path(path).is_relative_to(root)
-    return (Path(path).relative_to(root) if inside else Path(path)).as_posix()
+    path, root = Path(path), project_root()
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()

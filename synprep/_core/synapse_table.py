@@ -177,14 +177,11 @@ def _centre_nm(values: Sequence[str], unit_nm: Sequence[float]) -> tuple[float, 
     if not texts or any(text.strip().lower() in _NO_VALUE for text in texts):
         raise ChunkError("no centre")
     numbers = [float(text) if _NUMBER.fullmatch(text.strip()) else math.nan for text in texts]
-    if len(numbers) not in (3, 6) or (len(values), len(numbers)) == (1, 6) or not _are_finite(numbers):
+    n_wanted = max(len(values), 3)  # one text holds three, too
+    if len(numbers) != n_wanted or not all(map(math.isfinite, numbers)):
         raise ChunkError("centre cannot be read", escaped(" ".join(values)))
     points = zip(numbers[:3], numbers[-3:], unit_nm, strict=True)
     return tuple((one + other) / 2 * unit for one, other, unit in points)
-
-
-def _are_finite(numbers: Iterable[float]) -> bool:
-    return all(map(math.isfinite, numbers))
 
 
 # Rows of a file

@@ -11,10 +11,9 @@ from synprep._core.arrays import MASK_KEYS
 from synprep._core.errors import meant, raise_problems
 from synprep._core.paths import find_problem, resolve
 from synprep._core.rules import Facts, at_least, declared, one_of, table, type_problem, value_problem
+from synprep._core.stores import DRIVERS, Triple
 
-FORMATS = ("precomputed", "zarr", "zarr3", "n5")
-
-_Triple, _Layer = tuple[float, float, float], str | dict
+_Layer = str | dict
 
 
 def _is_triple(value: Any, kind: type) -> bool:
@@ -36,12 +35,12 @@ _POSITIVE = (
     lambda value: _is_triple(value, float) and min(value) > 0,
     "must be three numbers greater than 0 (x, y, z), such as [8, 8, 40]",
 )
-_ANY = (lambda value: _is_triple(value, float), "must be three numbers (x, y, z)")
-_COUNTS = (
+_OFFSET = (lambda value: _is_triple(value, float), "must be three numbers (x, y, z)")
+_SHAPE = (
     lambda value: _is_triple(value, int) and 1 <= min(value) <= max(value) <= 4096,
     "must be three whole numbers from 1 to 4096 (x, y, z)",
 )
-_ORDER = (
+_AXES = (
     lambda value: {*"xyz"} <= {*value} and len({*value}) == len(value),
     'must hold x, y and z once each, such as "zyx"',
 )
@@ -49,9 +48,9 @@ _VOLUME = Facts((_is_address, "must be FORMAT://LOCATION, without blanks around 
 _SIZE = Facts(_POSITIVE)
 _LAYER_KEYS = {
     "path": (_Layer, "", _VOLUME),
-    "voxel_size_nm": (_Triple, "", _SIZE),
-    "offset_nm": (_Triple, "", Facts(_ANY)),
-    "axes": (str, "", Facts(_ORDER)),
+    "voxel_size_nm": (Triple, "", _SIZE),
+    "offset_nm": (Triple, "", Facts(_OFFSET)),
+    "axes": (str, "", Facts(_AXES)),
 }
 _LAYERS = ("em", "segmentation", "cleft")
 _NAMED = re.compile(r"\$|(^|://)~")
@@ -78,7 +77,7 @@ class Settings:
         Facts(_COLUMNS),
     ] = ("ctr_pt_position",)
     centre_unit_nm: Annotated[
-        _Triple, "nm per unit of these columns, such as [4, 4, 40], or [1, 1, 1] for nm; never guessed", _SIZE
+        Triple, "nm per unit of these columns, such as [4, 4, 40], or [1, 1, 1] for nm; never guessed", _SIZE
     ]
     em: Annotated[
         _Layer,
@@ -88,9 +87,9 @@ class Settings:
     ]
     segmentation: Annotated[_Layer, "the same, of neurons", _VOLUME]
     cleft: Annotated[_Layer, "the same, of clefts; or contact: what is near both neurons", _VOLUME]
-    voxel_size_nm: Annotated[_Triple, "of the chunks (x, y, z)", _SIZE] = (8.0, 8.0, 40.0)
+    voxel_size_nm: Annotated[Triple, "of the chunks (x, y, z)", _SIZE] = (8.0, 8.0, 40.0)
     chunk_shape: Annotated[
-        tuple[int, int, int], "voxels of a whole chunk, before the crop", Facts(_COUNTS)
+        tuple[int, int, int], "voxels of a whole chunk, before the crop", Facts(_SHAPE)
     ] = (256, 256, 256)
     missing_em: Annotated[
         str, "what EM that the store lacks becomes: error, or cutout", Facts(one_of("error", "cutout"))
@@ -150,7 +149,7 @@ def _problems(
 def _local_path(address: str) -> str:
     """The path of FORMAT://PATH; empty where that is a URL."""
     kind, _, location = address.partition("://")
-    return location if kind in FORMATS and "://" not in location else ""
+    return location if kind in DRIVERS and "://" not in location else ""
 
 
 def _names_a_user(value: Any) -> bool:
