@@ -1,6 +1,7 @@
 """How parameters are declared: type, meaning, rule, default; what is wrong with a value, and their table."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, dataclass, fields
@@ -20,6 +21,7 @@ ANY = (lambda value: True, "")
 # Types that are checked by themselves; of other ones, the rule says all.
 _TYPES = {str: "text", int: "an integer", float: "a number", bool: "true or false", list: "a list"}
 _TYPES |= {dict: "a mapping"}
+_NUMBER = re.compile(r"\s*[+-]?([\d_]+\.?[\d_]*|\.[\d_]+)([eE][+-]?\d+)?\s*")
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,7 @@ def _type_message(value: Any, kind: type) -> str:
 
 def _number_hint(text: str) -> str:
     """Why a text that looks like a number is none; empty if it does not look like one."""
-    try:
-        float(text.replace("_", ""))
-    except ValueError:
-        return ""
-    if not any(map(str.isdigit, text)):  # nan
+    if not _NUMBER.fullmatch(text):
         return ""
     hint = " (text; YAML reads 1e-2 as text: write 0.01, without quotes)"
     return hint if "e" in text.lower() else " (text: write it without quotes)"
