@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import Normal, Stroke
+from matplotlib.patheffects import withStroke
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
@@ -35,7 +35,7 @@ LABEL_COLOURS = {arrays.PRESYNAPTIC: "#56B4E9", arrays.CLEFT: "#F0E442", arrays.
 _ON_WHITE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _ON_BLACK = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
 _DATA, _OTHER = "C0", "C1"
-_ON_PICTURE = {"color": "white", "path_effects": [Stroke(linewidth=3, foreground="black"), Normal()]}
+_ON_PICTURE = {"color": "white", "path_effects": [withStroke(linewidth=3, foreground="black")]}
 _THOUSANDS = "{x:,.0f}"
 
 
@@ -96,7 +96,7 @@ def cutout(
     figure = plt.figure(figsize=(18, 9.5))
     above, below = figure.subfigures(2, 1, height_ratios=[9, 5])
     left, middle, right = above.subplots(1, 3, width_ratios=[2, 3, 3])
-    cutout_classes(left, classes["all sections"], report)
+    cutout_classes(left, classes["all sections"])
     cutout_histogram(middle, report)
     near_threshold(right, report)
     lacking = [
@@ -108,7 +108,7 @@ def cutout(
     return figure
 
 
-def cutout_classes(ax: Axes, counts: pd.Series, report: Mapping[str, Any]) -> Axes:
+def cutout_classes(ax: Axes, counts: pd.Series) -> Axes:
     """Draw how many sections are clean, partly cut out, and black: a column of `survey.cutout_classes`."""
     ax.barh(counts.index, counts, color=[_DATA if name == "clean" else _OTHER for name in counts.index])
     for row, count in enumerate(counts):
@@ -158,9 +158,7 @@ def section_strip(axes: Sequence[Axes], strip: pd.DataFrame, voxel_size_xy_nm: f
         ax.set_axis_off()
         ax.set_anchor("N")
     for ax, one in zip(axes, strip.itertuples(), strict=False):
-        width, height = np.array(one.em.shape) * voxel_size_xy_nm / 1000
-        _plane(ax, one.em, np.zeros_like(one.em), (0, 0), (width, height), "")
-        _scale_bar(ax, width, height)
+        _section(ax, one.em, np.zeros_like(one.em), voxel_size_xy_nm)
         name, colour = ("blanked", _OTHER) if one.is_blanked else ("kept", _DATA)
         title = f"{100 * one.cutout_fraction:.3f} % cut, {name}\n{_literal(one.synapse_id)}\nz = {one.z}"
         ax.set_title(title, fontsize=11, color=colour)
@@ -357,12 +355,9 @@ def section_png(one: Synapse, z: int, has_outlines: bool = True) -> bytes:
     """Draw one section with a scale bar, for `inspection.browse`; PNG of 600 x 600 pixels."""
     figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
     ax = figure.add_subplot()
-    em, mask = one.em_xyz[:, :, z], one.mask_xyz[:, :, z]
-    width, height, _ = _size_um(one)
-    _plane(ax, em, mask if has_outlines else np.zeros_like(mask), (0, 0), (width, height), "")
-    _scale_bar(ax, width, height)
-    ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     ax.set_axis_off()
+    em, mask = one.em_xyz[:, :, z], one.mask_xyz[:, :, z]
+    _section(ax, em, mask if has_outlines else np.zeros_like(mask), one.spacing_xyz_nm[0])
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
@@ -427,7 +422,7 @@ def _background() -> str:
 
 def _on_data() -> dict[str, Any]:
     """What makes a line stand out from bars that are as bright."""
-    return {"path_effects": [Stroke(linewidth=4, foreground=_background()), Normal()]}
+    return {"path_effects": [withStroke(linewidth=4, foreground=_background())]}
 
 
 def _literal(text: str) -> str:
@@ -459,6 +454,12 @@ def _finish_shares(ax: Axes, title: str, ylabel: str) -> Axes:
 
 def _size_um(one: Synapse) -> np.ndarray:
     return np.array(one.em_xyz.shape) * one.spacing_xyz_nm / 1000
+
+
+def _section(ax: Axes, em: np.ndarray, mask: np.ndarray, voxel_size_xy_nm: float) -> None:
+    width, height = np.array(em.shape) * voxel_size_xy_nm / 1000
+    _plane(ax, em, mask, (0, 0), (width, height), "")
+    _scale_bar(ax, width, height)
 
 
 def _plane(
@@ -532,7 +533,7 @@ def _scale_bar(ax: Axes, width: float, height: float) -> None:
     length_nm = max(length for length in lengths_nm if length == 1 or length <= 300 * width)
     left, bottom = 0.04 * width, 0.95 * height
     right = left + length_nm / 1000
-    outline = [Stroke(linewidth=7, foreground="black"), Normal()]
+    outline = [withStroke(linewidth=7, foreground="black")]
     bar = {"linewidth": 4, "solid_capstyle": "butt", "color": "white", "path_effects": outline}
     ax.plot([left, right], [bottom, bottom], **bar)
     offset = {"xytext": (0, 4), "textcoords": "offset points"}

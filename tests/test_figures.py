@@ -185,7 +185,7 @@ def test_legends_are_below_the_data(ax):
 
 def test_cutout_classes(ax):
     counts = pd.Series([1500, 500, 0], index=["clean", "partly cut", "wholly black"])
-    figures.cutout_classes(ax, counts, {"n_sections": 2000, "synapse_ids": ["a"]})
+    figures.cutout_classes(ax, counts)
     assert [bar.get_width() for bar in ax.patches] == [1500, 500, 0]
     assert [text.get_text() for text in ax.texts] == [" 1,500 (75.0 %)", " 500 (25.0 %)", " 0 (0.0 %)"]
     assert len({bar.get_facecolor() for bar in ax.patches}) == 2
