@@ -118,39 +118,37 @@ def make_missing(p: Any, show_progress: bool = True) -> None:
 
 
 def _make_raw(name: str, show_progress: bool) -> None:
-    folder, demo_set = Path(resolve(f"data/{name}")), SETS[name]
+    demo_set, what = SETS[name], f"Demonstration data in data/{name}"
     patterns = {"em": demo_set.em_filename_pattern, "mask": demo_set.mask_filename_pattern}
-    with _making(folder, patterns) as temporary:
-        missing, n_chunks = demo_set.chunks if temporary else (), len(demo_set.chunks)
-        for one in execution.track(missing, n_chunks, f"Demonstration data in data/{name}", show_progress):
+    with _making(f"data/{name}", patterns, demo_set.chunks, what, show_progress) as (folder, chunks):
+        for one in chunks:
             for kind, array in zip(patterns, one.arrays(), strict=True):
                 filename = patterns[kind].replace("{synapse_id}", one.synapse_id)
                 filename = filename.replace("*", "data_MICrONS__L23__8_8_40_")
-                files.save_array(temporary / kind / filename, array)
+                files.save_array(folder / kind / filename, array)
 
 
 def _make_volumes(show_progress: bool) -> None:
-    with _making(Path(resolve(_VOLUMES)), synthetic_volumes.NAMES) as temporary:
-        missing, n_chunks = _SMALL_CHUNKS if temporary else (), len(_SMALL_CHUNKS)
-        tracked = execution.track(missing, n_chunks, f"Demonstration volumes in {_VOLUMES}", show_progress)
-        for number, one in enumerate(tracked):
-            synthetic_volumes.add_chunk(temporary, number, one.synapse_id, *one.arrays())
-        if temporary:
-            (temporary / synthetic_volumes.ABSENT_BLOCK).unlink()
+    names, what = synthetic_volumes.NAMES, f"Demonstration volumes in {_VOLUMES}"
+    with _making(_VOLUMES, names, _SMALL_CHUNKS, what, show_progress) as (folder, chunks):
+        for number, one in enumerate(chunks):
+            synthetic_volumes.add_chunk(folder, number, one.synapse_id, *one.arrays())
+        (folder / synthetic_volumes.ABSENT_BLOCK).unlink(missing_ok=True)
 
 
 @contextmanager
-def _making(folder: Path, names: Iterable[str]) -> Iterator[Path | None]:
-    """Give a temporary folder, of which all is renamed in the end, so that what is there is whole; or None.
+def _making(
+    path: str, names: Iterable[str], chunks: Sequence[_DemoChunk], what: str, show_progress: bool
+) -> Iterator[tuple[Path, Iterator[_DemoChunk]]]:
+    """Give a temporary folder, and what to write there: no chunk where all these names are in `path`.
 
-    None: all files and folders with these names are there.
+    All is renamed in the end, so that what is in `path` is whole.
     """
-    if all((folder / name).exists() for name in names):
-        yield None
-        return
+    folder = Path(resolve(path))
     temporary = folder / f".making-{os.getpid()}"
+    missing = () if all((folder / name).exists() for name in names) else chunks
     try:
-        yield temporary
+        yield temporary, execution.track(missing, len(chunks), what, show_progress)
         for name in names:
             if not (folder / name).exists():
                 os.rename(temporary / name, folder / name)
