@@ -16,6 +16,7 @@ from synprep._core.arrays import CLEFT, POSTSYNAPTIC, PRESYNAPTIC
 
 Plane = np.ndarray  # what a section holds for each of its pixels, (x, y)
 MIN_SHAPE_XYZ = (64, 64, 8)
+ANISOTROPY = 5  # distance of two sections in pixels
 N_CELLS, FIRST_CELL = 14, 4
 GREY_MEMBRANE, GREY_DENSITY, GREY_CLEFT, GREY_MITOCHONDRION, GREY_RIM, GREY_LUMEN = 38, 25, 115, 84, 42, 175
 FOR_CELL, FOR_SYNAPSE, FOR_PATH, FOR_TEXTURE, FOR_TONE, FOR_VESICLE, FOR_GRAIN, FOR_DRIFT, FOR_CUT = range(9)
@@ -52,7 +53,7 @@ def _texture(seed: int, z: int, plane: tuple[int, int]) -> Plane:
     return _smooth(_noise((len(x), len(y)), seed, FOR_TEXTURE, z), x, y)
 
 
-def _cells(seed: int, shape_xyz: tuple[int, int, int], anisotropy: int) -> Iterator[tuple[Plane, Plane]]:
+def _cells(seed: int, shape_xyz: tuple[int, int, int]) -> Iterator[tuple[Plane, Plane]]:
     """Yield of each section the cell of every pixel, and how high its field is there.
 
     Each cell has a smooth random field, and a pixel belongs to the cell whose field is highest.
@@ -61,7 +62,7 @@ def _cells(seed: int, shape_xyz: tuple[int, int, int], anisotropy: int) -> Itera
     for cell in range(N_CELLS):
         size, *starts = _noise((4,), seed, FOR_CELL, cell) + 128
         step = 24 + size // 16
-        steps = (step, step, 1 + 4 * step // anisotropy)  # along z four times as long
+        steps = (step, step, 1 + 4 * step // ANISOTROPY)  # along z four times as long
         x, y, z = (_spline(n, m, start % m) for n, m, start in zip(shape_xyz, steps, starts, strict=True))
         lattice = _noise((len(z), len(x), len(y)), seed, FOR_CELL, cell, 1)
         fields.append((np.einsum("kz,kab->zab", z, lattice), x, y))
@@ -173,39 +174,16 @@ def make_chunk(
     shape_xyz: tuple[int, int, int] = (128, 128, 64),
     black_sections: Iterable[int] = (),
     cut_sections: Mapping[int, int] | Iterable[tuple[int, int]] = (),
-    anisotropy: int = 5,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make a synthetic EM chunk with one synapse in its centre, and the labels of that synapse.
+    """Make a synthetic EM chunk with one synapse in its centre, and the labels of that synapse, both uint8.
 
     The picture imitates a volume of 8 x 8 x 40 nm voxels: neurites with dark membranes, mitochondria and
     vesicles, grain, and sections that differ a little in brightness and contrast. It is made for
     demonstrations and tests; nothing can be measured on it about real tissue.
 
-    Parameters
-    ----------
-    seed : int
-        Any whole number. The same arguments give the same bytes on every machine.
-    shape_xyz : tuple of int
-        Size of the chunk in voxels, at least (64, 64, 8); z is the section axis.
-    black_sections : iterable of int
-        Sections whose picture is wholly 0.
-    cut_sections : mapping of int to int, or iterable of pairs
-        Sections, and how many of their pixels are 0: one connected ragged region in a corner.
-    anisotropy : int
-        Distance of two sections in pixels.
-
-    Returns
-    -------
-    em_xyz : numpy.ndarray
-        Grey values, uint8, shape `shape_xyz`, C order. Imaged pixels lie in 1..255; 0 means not imaged.
-    mask_xyz : numpy.ndarray
-        Labels, uint8, shape `shape_xyz`, C order: 0 background, 1 presynaptic neuron, 2 synaptic cleft,
-        3 postsynaptic neuron. Outer membranes are background. Black and cut sections keep their labels.
-
-    Raises
-    ------
-    ValueError
-        If `shape_xyz` is too small or not three lengths, or a section lies outside the chunk.
+    Imaged pixels lie in 1..255; 0 is not imaged. Black sections are wholly 0, and cut ones in as many pixels
+    as is said, one connected ragged region in a corner; both keep their labels. Outer membranes are
+    background.
     """
     if len(shape_xyz) != 3 or any(n < least for n, least in zip(shape_xyz, MIN_SHAPE_XYZ, strict=False)):
         raise ValueError(f"shape_xyz must hold three lengths of at least {MIN_SHAPE_XYZ}, got {shape_xyz}")
@@ -215,11 +193,11 @@ def make_chunk(
         if not 0 <= z < n_z:
             raise ValueError(f"a black or cut section must lie in 0..{n_z - 1}, got z = {z}")
     em_zxy, label_zxy = np.empty((2, n_z, n_x, n_y), np.uint8)
-    path = _spline(n_z, 1 + 50 // anisotropy)
+    path = _spline(n_z, 1 + 50 // ANISOTROPY)
     path = np.einsum("kz,ka->za", path, _noise((len(path), 2), seed, FOR_PATH)) / 4
-    for z, (label, height) in enumerate(_cells(seed, shape_xyz, anisotropy)):
+    for z, (label, height) in enumerate(_cells(seed, shape_xyz)):
         texture, axis = _texture(seed, z, (n_x, n_y)), path[z] - path[n_z // 2]
-        gap = _add_synapse(seed, (z - n_z // 2) * anisotropy, axis, texture, label, height)
+        gap = _add_synapse(seed, (z - n_z // 2) * ANISOTROPY, axis, texture, label, height)
         label_zxy[z] = label
         em_zxy[z] = _imaged(seed, z, _drawn(seed, z, label_zxy, height, gap, texture))
     for z, n_pixels in n_cut_z.items():
