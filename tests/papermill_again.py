@@ -4,6 +4,7 @@ Each run is a fork of its own, and its kernel another one. Reads lines of JSON: 
 arguments, and a file for what is said on stderr. Answers each with the exit code.
 """
 
+import gc
 import json
 import os
 import sys
@@ -77,6 +78,8 @@ def main():
     pd.set_option("display.max_columns", 20)  # as where pandas is imported in a kernel
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if path != here]  # as for any notebook
+    gc.collect()
+    gc.freeze()  # so that no fork looks through, and copies, what all have
     for line in sys.stdin:
         folder, arguments, stderr = json.loads(line)
         if child := os.fork():
