@@ -77,6 +77,14 @@ def text_of(path):
     return "\n".join(out.get("text", "") or out.get("data", {}).get("text/plain", "") for out in outputs)
 
 
+def run_nbval(folder, *arguments):
+    """Compare notebooks with new results, in a process that loads no plugins but those that this takes."""
+    command = [sys.executable, "-m", "pytest", "--nbval"]
+    command += ["-p", "nbval.plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+
+
 @pytest.fixture(scope="session")
 def papermill(tmp_path_factory):
     """Run papermill's command in a folder, in a process of its own (see `papermill_again.py`)."""

@@ -3,13 +3,11 @@
 import json
 import re
 import secrets
-import subprocess
-import sys
 
 import nbformat
 import pytest
 import yaml
-from conftest import NOTEBOOKS, PROJECT, copy_project, text_of
+from conftest import NOTEBOOKS, PROJECT, copy_project, run_nbval, text_of
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +63,7 @@ def test_a_changed_number_is_noticed_in_every_notebook(tmp_path):
     for cell in together.cells:
         cell.id = secrets.token_hex(4)
     nbformat.write(together, tmp_path / "together.ipynb")
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "--rootdir", tmp_path]
-    command += ["together.ipynb"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    result = run_nbval(tmp_path, "--rootdir", tmp_path, "together.ipynb")
     failed = re.findall(r"^FAILED together\.ipynb::Cell (\d+)", result.stdout, re.MULTILINE)
     assert list(map(int, failed)) == expected, result.stdout[-2000:] + result.stderr
 
