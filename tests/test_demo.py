@@ -1,5 +1,7 @@
 import hashlib
+import io
 import os
+from contextlib import redirect_stdout
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,14 +16,31 @@ from synprep._core.synthetic import make_chunk
 from synprep._core.verify import check, verdict
 
 
+def project_in(folder):
+    """A project without data."""
+    (folder / "notebooks").mkdir()
+    (folder / "notebooks" / "preprocess.ipynb").touch()
+    (folder / "params").mkdir()
+    return folder
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project without data, in which the kernel runs."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "preprocess.ipynb").touch()
-    (tmp_path / "params").mkdir()
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return project_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The data folder of a project in which the merged set, and that of volumes, were made when missing."""
+    folder = project_in(tmp_path_factory.mktemp("made"))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(folder)
+        for name in ("volumes/processed", "merged"):
+            demo.make_missing(params.Fingerprint(proc_data_path=f"data/{name}"))
+    assert printed.getvalue() == ""
+    return folder / "data"
 
 
 @pytest.mark.parametrize("name", ["ds1", "ds2"])
@@ -68,15 +87,12 @@ def test_what_preprocess_writes_is_not_made(project):
     assert not (project / "data/ds1/processed").exists()
 
 
-def test_the_merged_set_is_made_with_what_it_needs(project, capsys):
-    demo.make_missing(params.Fingerprint(proc_data_path="data/merged"))
-    assert len(dataset.load(project / "data/merged").meta) == 6
-    assert capsys.readouterr().out == ""
+def test_the_merged_set_is_made_with_what_it_needs(made):
+    assert len(dataset.load(made / "merged").meta) == 6
 
 
-def test_the_readme_shows_the_numbers_of_the_demonstration_data(project, capsys):
-    p = params.Fingerprint(proc_data_path="data/merged")
-    demo.make_missing(p)
+def test_the_readme_shows_the_numbers_of_the_demonstration_data(made):
+    p = params.Fingerprint(proc_data_path=str(made / "merged"))
     data = dataset.load(p.proc_data_path)
     found, _ = fingerprint.run(data, p)
     page = (PROJECT / "docs/training.md").read_text("utf-8")
@@ -121,10 +137,7 @@ def test_yaml_files_point_at_the_sets(name):
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory):
     """A record with the volumes of a project of its own, and the pairs that are cut from them."""
-    folder = tmp_path_factory.mktemp("volumes")
-    for path in ("notebooks/preprocess.ipynb", "params/demo.yaml"):
-        (folder / path).parent.mkdir()
-        (folder / path).touch()
+    folder = project_in(tmp_path_factory.mktemp("volumes"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         p = SimpleNamespace(volumes=demo.VOLUMES | {"missing_em": "error"}, proc_data_path="")
@@ -229,15 +242,12 @@ def test_volumes_are_the_same_on_every_machine(cut):
     }
 
 
-def test_the_processed_set_of_the_volumes_is_made_like_those_of_files(project, capsys):
-    demo.make_missing(params.Inspect(proc_data_path="data/volumes/processed"))
-    demo.make_missing(params.Inspect(proc_data_path="data/merged"))
-    assert capsys.readouterr().out == ""
-    cut, merged = (dataset.load(project / "data" / name) for name in ("volumes/processed", "merged"))
+def test_the_processed_set_of_the_volumes_is_made_like_those_of_files(made):
+    cut, merged = (dataset.load(made / name) for name in ("volumes/processed", "merged"))
     assert [*cut.meta["synapse_id"]] == [*merged.meta["synapse_id"]]
     for name in cut.meta["filename"][:-1]:  # of the last one a block is absent
-        from_files = next((project / "data").glob(f"ds*/processed/{name}"))
-        assert (project / "data/volumes/processed" / name).read_bytes() == from_files.read_bytes()
+        from_files = next(made.glob(f"ds*/processed/{name}"))
+        assert (made / "volumes/processed" / name).read_bytes() == from_files.read_bytes()
 
 
 def test_the_yaml_file_has_the_volumes_of_the_demonstration():
