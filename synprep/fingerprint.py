@@ -10,7 +10,6 @@ import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +80,6 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
     FailedChunksError
         If no chunk could be read.
     """
-    data = replace(data, sections=data.sections.sort_values("z", kind="stable"))
     tables = _tables_of_sections(data)
     read, failures = _read(data, p)
     meta = data.meta[data.meta["synapse_id"].isin(read)]

@@ -27,7 +27,7 @@ class Dataset:
     meta : DataFrame
         As in `meta.csv`; the columns that preprocess writes have their types, others are text.
     sections : DataFrame
-        As in `sections.csv`.
+        As in `sections.csv`, sorted by synapse id and z.
     parameters : dict of str to object
         Parameters of preprocess that the data set was made with; of a merged one, those that all its sources
         have in common.
@@ -79,6 +79,7 @@ def load(proc_data_path: str | Path) -> Dataset:
     meta, sections = _typed(meta_path, META_COLUMNS), _typed(folder / "sections.csv", SECTION_COLUMNS)
     tables.refuse_misfits(meta_path, meta)
     tables.refuse_cut(meta_path, meta, sections)
+    sections = sections.sort_values(["synapse_id", "z"], kind="stable")
     return Dataset(folder, meta, sections, read_record(folder)["parameters"])
 
 
