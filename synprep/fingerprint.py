@@ -17,22 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from synprep._core import arrays, estimates, execution, files, npy, problems, provenance
+from synprep._core import arrays, estimates, files, problems, provenance, verify
 from synprep._core.dataset import Dataset, load
-from synprep._core.errors import (
-    ChunkError,
-    FailedChunksError,
-    StatisticsError,
-    TableError,
-    counted,
-    listed,
-)
+from synprep._core.errors import ChunkError, FailedChunksError, StatisticsError, TableError, counted, listed
 from synprep._core.estimates import Chunks
-from synprep._core.npy import NpyFile
 from synprep._core.paths import shown
-from synprep._core.problems import grouped
+from synprep._core.problems import Problem, grouped
 from synprep._core.tables import VOLUME_COLUMNS, read_table
-from synprep._core.verify import check, rows_to_read, verdict
+from synprep._core.verify import check, verdict
 from synprep.params import Fingerprint
 
 __all__ = [
@@ -53,8 +45,8 @@ _Record = Mapping[str, Any]
 _FNV_START, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
-def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read each tensor of a data set once, and sum up what its arrays and tables say.
+def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], list[Problem], dict[str, str]]:
+    """Read each tensor of a data set once: sum up what arrays and tables say, and `check` them.
 
     Parameters
     ----------
@@ -70,21 +62,24 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
         versions; `numbers` by group and name, each with value and interval (None if withheld), the reason if
         so, how, and over how much; `blanked` and `neighbours`, histograms for figures, with what models
         expect.
+    findings : list of Problem
+        What `check` returns.
     failures : dict of str to str
-        Reason by synapse id for each chunk that could not be read; it is left out of all numbers.
+        Reason by synapse id for each chunk that could not be read, has other than two channels, or not the
+        sections that `sections.csv` says; it is left out of all numbers.
 
     Raises
     ------
     TableError
-        If there is no chunk, `sections.csv` lacks one, or merged data sets differ in a parameter.
+        If there is no chunk, or merged data sets differ in a parameter.
     FailedChunksError
-        If no chunk could be read.
+        If all chunks are left out.
     """
-    tables = _tables_of_sections(data)
-    read, failures = _read(data, p)
+    read, findings, failures = _read(data, p)
     meta = data.meta[data.meta["synapse_id"].isin(read)]
     ids = list(meta["synapse_id"])
-    tables = [tables[synapse_id] for synapse_id in ids]
+    sections = dict(iter(data.sections.groupby("synapse_id")))
+    tables = [sections[synapse_id] for synapse_id in ids]
     known = [_describe(rows) for rows in tables]
     chunks = {name: np.array([one[name] for one in known]) for name in known[0]}
     chunks["pixels"] = np.array([read[synapse_id].sums for synapse_id in ids])
@@ -98,17 +93,7 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], dict[str, str]]:
         "blanked": _count_blanked(chunks, tables, numbers["blanked_sections"]),
         "neighbours": _count_ratios(tables, numbers["section_variation"]),
     }
-    return record, failures
-
-
-def _tables_of_sections(data: Dataset) -> dict[str, pd.DataFrame]:
-    tables = dict(iter(data.sections.groupby("synapse_id")))
-    lacking = [synapse_id for synapse_id in data.meta["synapse_id"] if synapse_id not in tables]
-    if lacking:
-        raise TableError(f"{data.folder / 'sections.csv'}: has no sections of {listed(lacking)}")
-    if data.meta.empty:
-        raise TableError(f"{data.folder / 'meta.csv'}: lists no chunk")
-    return tables
+    return record, findings, failures
 
 
 class _Pixels(NamedTuple):
@@ -123,16 +108,18 @@ class _Pixels(NamedTuple):
     shape: tuple[int, ...]
 
 
-def _read(data: Dataset, p: Fingerprint) -> tuple[dict[str, _Pixels], dict[str, str]]:
-    """What the pixels of each chunk say, and why others failed, by synapse id."""
-    work = partial(_reduce_pixels, cutout=data.parameter("cutout_pixel_value"), labels=_labels_with_em(data))
-    rows = rows_to_read(data)
-    outcomes = execution.attempt_all(work, rows, "Reading", True, p.n_workers, p.scheduler)
-    by_id = ((row["synapse_id"], outcome) for row, outcome in outcomes)
-    read, failures = problems.parted(by_id, data.meta["synapse_id"])
+def _read(data: Dataset, p: Fingerprint) -> tuple[dict[str, _Pixels], list[Problem], dict[str, str]]:
+    """What the pixels of chunks say, by synapse id; what is found; and why chunks are left out."""
+    if data.meta.empty:
+        raise TableError(f"{data.folder / 'meta.csv'}: lists no chunk")
+    cutout, spacing = map(data.parameter, ("cutout_pixel_value", "axial_to_sagittal_spacing"))
+    measure = partial(_reduce_pixels, cutout=cutout, labels=_labels_with_em(data))
+    work = partial(verify.examine, spacing=spacing, measure=measure)
+    findings, measured = verify.read(data, work, "Reading", True, p.n_workers, p.scheduler)
+    read, failures = problems.parted(measured.items(), data.meta["synapse_id"])
     if not read:
         raise FailedChunksError(f"no chunk could be read: {listed(failures.values(), 3)}")
-    return read, failures
+    return read, findings, failures
 
 
 def _labels_with_em(data: Dataset) -> list[int]:
@@ -142,12 +129,19 @@ def _labels_with_em(data: Dataset) -> list[int]:
     return sorted({min(label, 4) for label in data.parameter("output_channel_desc")[0]})
 
 
-def _reduce_pixels(row: Mapping[str, Any], cutout: int, labels: Sequence[int]) -> _Pixels:
+def _reduce_pixels(
+    row: Mapping[str, Any], tensor_cxyz: np.ndarray, cutout: int, labels: Sequence[int]
+) -> _Pixels | ChunkError:
     from synprep._core import kernels  # loading the compiler takes a moment
 
-    with NpyFile(row["path"]) as file:
-        _require_tensor(file.header, row)
-        em_xyz, mask_xyz = file.read(allocate=npy.reused("input"))
+    n_channels, *_, n_sections = tensor_cxyz.shape
+    if n_channels != 2:
+        kind = "must have two channels, intensity and labels (c, x, y, z)"
+        return ChunkError(kind, f"it is {tensor_cxyz.shape}", row["path"])
+    if n_sections != len(row["is_blanked"]):
+        found = f"{len(row['is_blanked'])} in sections.csv, {n_sections} in the file"
+        return ChunkError("number of sections is not that of the table", found, row["path"])
+    em_xyz, mask_xyz = tensor_cxyz
     counts, blanked = kernels.count_by_label(em_xyz, mask_xyz, row["is_blanked"])
     imaged = np.zeros_like(counts)
     imaged[labels] = arrays.imaged(counts[labels], cutout)
@@ -169,15 +163,6 @@ def _hash_columns(values: np.ndarray) -> np.ndarray:
         hashes ^= row
         hashes *= _FNV_PRIME
     return hashes
-
-
-def _require_tensor(header: npy.Header, row: Mapping[str, Any]) -> None:
-    if header.dtype != np.uint8 or len(header.shape) != 4 or header.shape[0] != 2:
-        kind = "must be uint8 with two channels, intensity and labels (c, x, y, z)"
-        raise ChunkError(kind, f"it is {header.dtype} {header.shape}", row["path"])
-    if header.shape[3] != len(row["is_blanked"]):
-        found = f"{len(row['is_blanked'])} in sections.csv, {header.shape[3]} in the file"
-        raise ChunkError("number of sections is not that of the table", found, row["path"])
 
 
 def _describe(rows: pd.DataFrame) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from synprep import demo, fingerprint, pairing, params, volumes
 from synprep._core import dataset, synthetic_volumes
 from synprep._core.errors import ChunkError
 from synprep._core.synthetic import make_chunk
-from synprep._core.verify import check, verdict
+from synprep._core.verify import verdict
 
 
 def project_in(folder):
@@ -94,13 +94,13 @@ def test_the_merged_set_is_made_with_what_it_needs(made):
 def test_the_readme_shows_the_numbers_of_the_demonstration_data(made):
     p = params.Fingerprint(proc_data_path=str(made / "merged"))
     data = dataset.load(p.proc_data_path)
-    found, _ = fingerprint.run(data, p)
+    found, findings, _ = fingerprint.run(data, p)
     page = (PROJECT / "docs/training.md").read_text("utf-8")
     for key, value in yaml.safe_load(fingerprint.configuration(found)).items():
         assert f"\n{key}: {value} " in page
     for value in found["numbers"]["intensity"]["intensity_mean"]["interval"]:
         assert f"{value:.4f}" in page
-    assert f"\n{verdict(check(data), data)}\n" in page
+    assert f"\n{verdict(findings, data)}\n" in page
 
 
 def test_other_folders_are_left_alone(project, capsys):

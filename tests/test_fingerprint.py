@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from synprep import fingerprint, pairing, preprocess
-from synprep._core import dataset, estimates, files, verify
+from synprep._core import dataset, estimates, execution, files, npy
 from synprep._core.errors import FailedChunksError, TableError
 from synprep.params import Fingerprint, Preprocess
 
@@ -47,7 +47,8 @@ def three(write_pair):
 
 
 def run(data, **parameters):
-    return fingerprint.run(data, Fingerprint(n_workers=1, **parameters))
+    record, _, failures = fingerprint.run(data, Fingerprint(n_workers=1, **parameters))
+    return record, failures
 
 
 def numbers(record):
@@ -411,28 +412,41 @@ class TestFailures:
         ("tensor", "reason"),
         [
             (np.zeros((2, 12, 10, 7), np.uint8), "number of sections is not that of the table: .*8 in"),
-            (np.zeros((4, 12, 10, 8), np.uint8), "must be uint8 with two channels"),
-            (np.zeros((12, 10, 8), np.uint8), "must be uint8 with two channels"),
-            (np.zeros((2, 12, 10, 8)), "must be uint8 with two channels.* it is float64"),
+            (np.zeros((4, 12, 10, 8), np.uint8), r"must have two channels.* it is \(4, 12, 10, 8\)"),
+            (np.zeros((12, 10, 8), np.uint8), r"not a uint8 array \(c, x, y, z\).* \(12, 10, 8\) uint8"),
+            (np.zeros((2, 12, 10, 8)), r"not a uint8 array \(c, x, y, z\).* \(2, 12, 10, 8\) float64"),
         ],
     )
     def test_a_file_of_another_form(self, processed, three, tensor, reason):
         data = processed()
-        np.save(data.folder / data.meta["filename"].iloc[0], tensor)
+        np.save(data.folder / "chunk.npy", tensor)
+        data.meta.loc[0, "filename"] = "chunk.npy"
         _, failures = run(data)
         assert list(failures) == ["007"]
         with pytest.raises(FailedChunksError, match=reason):
             run(replace(data, meta=data.meta.iloc[:1]))
+
+    def test_a_file_that_is_not_what_its_name_says(self, processed, three):
+        data = processed()
+        np.save(data.folder / data.meta["filename"].iloc[0], np.zeros((2, 12, 11, 8), np.uint8))
+        assert run(data)[1] == {
+            "007": "not of the shape that its name says: 007__2_12_10_8.npy: (2, 12, 11, 8) uint8"
+        }
 
     def test_a_file_that_is_gone(self, processed, three):
         data = processed()
         (data.folder / data.meta["filename"].iloc[1]).unlink()
         assert run(data)[1]["3"].startswith("file is missing: 3__2_12_10_12.npy")
 
-    def test_tables_that_do_not_fit(self, processed, three):
+    def test_a_chunk_without_sections_is_left_out(self, processed, three):
         data = processed()
-        with pytest.raises(TableError, match=r"sections\.csv: has no sections of 007"):
-            run(replace(data, sections=data.sections[data.sections["synapse_id"] != "007"]))
+        alone, _ = run(replace(data, meta=data.meta[data.meta["synapse_id"] != "007"]))
+        record, failures = run(replace(data, sections=data.sections[data.sections["synapse_id"] != "007"]))
+        assert failures["007"].endswith("007__2_12_10_8.npy: 0 in sections.csv, 8 in the file")
+        assert json.dumps(files.plain(record)) == json.dumps(files.plain(alone))
+
+    def test_a_table_without_chunks(self, processed, three):
+        data = processed()
         with pytest.raises(TableError, match=r"meta\.csv: lists no chunk"):
             run(replace(data, meta=data.meta[:0]))
 
@@ -456,18 +470,41 @@ def test_order_and_workers_do_not_matter(processed, three):
     head, *rows = path.read_text().splitlines()
     path.write_text("\n".join([head, *rows[::-1], ""]))
     data = dataset.load(data.folder)
-    again, _ = fingerprint.run(data, Fingerprint(n_workers=3))
+    again, found_again, _ = fingerprint.run(data, Fingerprint(n_workers=3))
     assert json.dumps(files.plain(again)) == one
-    assert fingerprint.check(data) == findings
+    assert found_again == fingerprint.check(data) == findings
     assert json.dumps(files.plain(run(data, seed=1)[0])) != one
 
 
-def test_a_worker_elsewhere_can_do_it(three, processed):
-    """What goes to a cluster can be pickled, and what comes back is small."""
+def test_findings_are_those_of_check_and_files_are_read_once(processed, three, monkeypatch):
     data = processed()
-    row = verify.rows_to_read(data)[0]
-    task = pickle.loads(pickle.dumps(partial(fingerprint._reduce_pixels, cutout=0, labels=[0, 1, 2, 3, 4])))
-    assert len(pickle.dumps(task(pickle.loads(pickle.dumps(row))))) < 5000
+    (data.folder / data.meta["filename"].iloc[1]).write_bytes(b"text")
+    checked, read, paths = fingerprint.check(data), npy.NpyFile.read, []
+
+    def count(file, **options):
+        paths.append(file.path.name)
+        return read(file, **options)
+
+    monkeypatch.setattr(npy.NpyFile, "read", count)
+    _, findings, failures = fingerprint.run(data, Fingerprint())
+    assert findings == checked
+    assert {one.synapse_id for one in findings if one.severity == "error"} == failures.keys() == {"3"}
+    assert sorted(paths) == ["007__2_12_10_8.npy", "NA__2_12_10_20.npy"]
+
+
+def test_a_worker_elsewhere_can_do_it(three, processed, monkeypatch):
+    """What goes to a cluster can be pickled, and what comes back is small."""
+
+    def attempt_elsewhere(function, items, *_):
+        for item in items:
+            outcome = pickle.dumps(pickle.loads(pickle.dumps(partial(function, item)))())
+            assert len(outcome) < 5000
+            yield item, pickle.loads(outcome)
+
+    data = processed()
+    here = run(data)
+    monkeypatch.setattr(execution, "attempt_all", attempt_elsewhere)
+    assert json.dumps(files.plain(run(data))) == json.dumps(files.plain(here))
 
 
 def test_tables_for_people(processed, three):

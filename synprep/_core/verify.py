@@ -6,7 +6,7 @@ What a model needs follows SynapseCLR's public code and configuration, which rea
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -62,23 +62,34 @@ def check(
         Severity error is damaged, note is nothing to mend; sorted by severity, then synapse id.
     """
     spacing = data.parameter("axial_to_sagittal_spacing")
-    examine = partial(_examine, spacing=spacing, crop_size=crop_size, rate=cutout_poisson_rate)
-    work = execution.attempt_all(
-        examine, rows_to_read(data), "Verifying", show_progress, n_workers, scheduler
-    )
-    found, shapes = [*_of_tables(data)], {}
-    for row, outcome in work:
+    work = partial(examine, spacing=spacing, crop_size=crop_size, rate=cutout_poisson_rate)
+    findings, _ = read(data, work, "Verifying", show_progress, n_workers, scheduler)
+    return findings
+
+
+def read(
+    data: Dataset, work: Callable[[_Row], Any], what: str, show_progress: bool, n_workers: int, scheduler: str
+) -> tuple[list[Problem], dict[str, Any]]:
+    """Read every tensor once, with `examine`.
+
+    Returns findings, see `check`; and what was measured, or the ChunkError that says why not, by synapse id.
+    """
+    found, shapes, measured = [*_of_tables(data)], {}, {}
+    outcomes = execution.attempt_all(work, _rows(data), what, show_progress, n_workers, scheduler)
+    for row, outcome in outcomes:
         synapse_id = row["synapse_id"]
         if isinstance(outcome, ChunkError):
             found.append(Problem(kind=outcome.kind, detail=outcome.detail, synapse_id=synapse_id))
+            measured[synapse_id] = outcome
         else:
-            shapes[synapse_id], unfit = outcome
-            found += [replace(problem, synapse_id=synapse_id) for problem in unfit]
+            shapes[synapse_id], of_chunk, measured[synapse_id] = outcome
+            found += [replace(problem, synapse_id=synapse_id) for problem in of_chunk]
     found += _of_shapes(shapes)
-    return sorted(found, key=lambda one: (problems.SEVERITIES.index(one.severity), one.synapse_id, one.text))
+    found.sort(key=lambda one: (problems.SEVERITIES.index(one.severity), one.synapse_id, one.text))
+    return found, measured
 
 
-def rows_to_read(data: Dataset) -> list[dict[str, Any]]:
+def _rows(data: Dataset) -> list[dict[str, Any]]:
     """Rows of the table, each with the path, and the sections that are said to be blanked."""
     is_blanked = {key: rows["is_blanked"].to_numpy() for key, rows in data.sections.groupby("synapse_id")}
     rows = data.meta.to_dict("records")
@@ -107,12 +118,18 @@ def _of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Problem]:
             yield _unfit(kind="another shape than most chunks", detail=found, synapse_id=synapse_id)
 
 
-def _examine(row: _Row, spacing: float, crop_size: int, rate: float) -> tuple[tuple, list[Problem]]:
-    """Read one tensor; return its shape, and its problems."""
+def examine(
+    row: _Row,
+    spacing: float,
+    crop_size: int = CROP_SIZE,
+    rate: float = CUTOUT_POISSON_RATE,
+    measure: Callable[[_Row, np.ndarray], Any] | None = None,
+) -> tuple[tuple[int, ...], list[Problem], Any]:
+    """Read one tensor; return its shape, its problems, and what is measured of it."""
     from synprep._core import kernels  # loading the compiler takes a moment
 
     with NpyFile(row["path"]) as file:
-        _require_tensor(file.header, row["filename"])
+        _require_tensor(file.header, row)
         tensor_cxyz = file.read(allocate=npy.reused("input"))
     shape, mask_xyz = tensor_cxyz.shape, tensor_cxyz[arrays.MASK_CHANNEL]
     counts = kernels.count(mask_xyz).sum(axis=0)
@@ -120,18 +137,18 @@ def _examine(row: _Row, spacing: float, crop_size: int, rate: float) -> tuple[tu
     crop_xyz = (crop_size, crop_size, max(1, int(crop_size // spacing)))
     found = [*_damage(row, arrays.label_volumes(counts, spacing), is_imaged_z)]
     found += [*_unfit_chunk(shape, counts, rate), *_unfit_cleft(mask_xyz, is_imaged_z, crop_xyz)]
-    return shape, found
+    return shape, found, measure(row, tensor_cxyz) if measure else None
 
 
-def _require_tensor(header: npy.Header, filename: str) -> None:
+def _require_tensor(header: npy.Header, row: _Row) -> None:
     """Refuse what is not a tensor, or not of the shape that its name says, if it says one."""
     found = f"{header.shape} {header.dtype}{', Fortran order' if header.is_fortran else ''}"
     is_tensor = len(header.shape) == 4 and min(header.shape) > 0 and header.dtype == np.uint8
     if not is_tensor or header.is_fortran:
-        raise ChunkError("not a uint8 array (c, x, y, z) in C order", found)
-    said = tables.parsed_filename(filename)
+        raise ChunkError("not a uint8 array (c, x, y, z) in C order", found, row["path"])
+    said = tables.parsed_filename(row["filename"])
     if said and said[1] != header.shape:
-        raise ChunkError("not of the shape that its name says", found)
+        raise ChunkError("not of the shape that its name says", found, row["path"])
 
 
 def _damage(row: _Row, volumes: Mapping[int, float], is_imaged_z: np.ndarray) -> Iterator[Problem]:
