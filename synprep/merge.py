@@ -16,13 +16,12 @@ import pandas as pd
 from synprep._core import execution, files, lock, npy, provenance, record, tables, text_table
 from synprep._core.errors import ChunkError, LockedError, OutputError, TableError, counted, listed
 from synprep._core.paths import HIDDEN, shown
-from synprep._core.tables import META_COLUMNS, SECTION_COLUMNS, SOURCES_COLUMNS
+from synprep._core.tables import COMPANIONS, META_COLUMNS, SECTION_COLUMNS, SOURCES_COLUMNS
 from synprep.params import Merge
 
 # Parameters of preprocess that decide what a chunk means; where the EM is cut, also output_channel_desc.
 _MUST_AGREE = ("cut_intensity_with_seg_masks", "axial_to_sagittal_spacing", "voxel_size_xy_nm")
 _MAY_DIFFER = ("cutout_threshold", "cutout_pixel_value", "seg_mask_map")  # but a person should know
-_COMPANIONS = ("sections.csv", "run.json")  # beside the table of a whole data set
 _UNFINISHED = "a run of preprocess was stopped there, or is not over: run it to its end, then merge"
 _OWN_NAMES = "merged.json"  # names of the arrays that merges have put into a folder
 _NOTHING = pd.DataFrame({"synapse_id": []}, dtype=str)  # a companion without rows
@@ -120,8 +119,8 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
         merged["filename"] = [*map(name_of, array_paths)]
         sections, lack = _merged_sections(used, shape)
         run_json = {} if lack else _record(sources, known, shape, p) | {"started": started}
-        beside = {} if lack else {"sections.csv": sections, **_merged_origins(used)}
-        contents = tables.contents({name: merged, **beside})
+        origins = None if lack else _merged_origins(used)
+        contents = tables.contents({name: merged, "sections.csv": sections, "sources.csv": origins})
         if not is_reference:
             _put(todo, p, show_progress)
         is_recorded = provenance.lasting(run_json) == provenance.lasting(before)
@@ -155,8 +154,7 @@ def _read(path: str) -> _Source:
 def _states(path: str) -> list[list[int] | None]:
     """State of a table, and of what preprocess and merge write beside it."""
     folder = Path(path).parent
-    names = (path, *_COMPANIONS, "sources.csv")
-    return [*(files.state(folder / name) for name in names), record.done_state(folder)]
+    return [*(files.state(folder / name) for name in (path, *COMPANIONS)), record.done_state(folder)]
 
 
 def _run_json(folder: Path) -> dict[str, Any]:
@@ -262,7 +260,7 @@ def _with_lines(head: str, lines: pd.DataFrame, *more: str) -> str:
 
 def _refuse_folder(folder: Path, name: str) -> dict[str, Any]:
     """Return the record of the last merge into this table, if any; refuse the folder of another data set."""
-    there = [companion for companion in _COMPANIONS if (folder / companion).exists()]
+    there = [companion for companion in COMPANIONS if (folder / companion).exists()]
     run_json = provenance.find_record(folder)
     run_json = run_json if "sources" in run_json else {}
     if there and run_json.get("table") != name:
@@ -392,11 +390,11 @@ def _relative(path: str, folder: Path) -> str:
         return Path(path).as_posix()
 
 
-def _merged_sections(used: Sequence[_Source], shape: tuple[int, ...]) -> tuple[pd.DataFrame, str]:
+def _merged_sections(used: Sequence[_Source], shape: tuple[int, ...]) -> tuple[pd.DataFrame | None, str]:
     """Sections of the merged chunks, each from the source of its row; or why there are none."""
     for source in used:
         if lack := source.lack or _short_of_sections(source, shape):
-            return pd.DataFrame(), lack
+            return None, lack
     return pd.concat([_of_rows(source.sections, source)[[*SECTION_COLUMNS]] for source in used]), ""
 
 
@@ -408,15 +406,15 @@ def _short_of_sections(source: _Source, shape: tuple[int, ...]) -> str:
     return f"sections.csv beside {shown(source.path)} is not whole for {listed(short)}" if short else ""
 
 
-def _merged_origins(used: Sequence[_Source]) -> dict[str, pd.DataFrame]:
+def _merged_origins(used: Sequence[_Source]) -> pd.DataFrame | None:
     """What the merged chunks were cut from, if any was; empty for the others."""
     if all(source.origins.empty for source in used):
-        return {}
+        return None
     ids = pd.concat([source.rows["synapse_id"] for source in used])
     known = pd.concat([_of_rows(source.origins, source) for source in used]).fillna("")
     columns = [name for name in SOURCES_COLUMNS if name != "synapse_id"]
     known = known.set_index("synapse_id").reindex(ids, columns=columns, fill_value="")
-    return {"sources.csv": known.reset_index()}
+    return known.reset_index()
 
 
 def _of_rows(table: pd.DataFrame, source: _Source) -> pd.DataFrame:
@@ -449,8 +447,7 @@ def _put(todo: dict[str, str], p: Merge, show: bool) -> None:
     """Link or copy arrays; no table is there while those that it describes are replaced."""
     folder = Path(p.merged_meta_path).parent
     if "replace" in todo.values():
-        files.move_aside(p.merged_meta_path)
-        _remove_companions(folder)
+        tables.set_aside(p.merged_meta_path)
     if todo:
         own = sorted(_own_names(folder).union(map(basename, todo)))
         files.save_json(folder / HIDDEN / _OWN_NAMES, {"files": own})
@@ -462,21 +459,17 @@ def _put(todo: dict[str, str], p: Merge, show: bool) -> None:
     _refuse(OutputError, failed, "file", "not copied")
 
 
-def _remove_companions(folder: Path) -> None:
-    for companion in _COMPANIONS:
-        files.remove(folder / companion)
-
-
 def _write(
-    folder: Path, sources: Iterable[_Source], contents: dict[str, bytes], run_json: dict[str, Any]
+    folder: Path, sources: Iterable[_Source], contents: dict[str, bytes | None], run_json: dict[str, Any]
 ) -> list[str]:
     """Write the tables and their record; return what a person should know."""
     _refuse_changed(sources, folder)
-    if run_json:  # first, since it says that the other files are of a merged set
+    if run_json:  # first, since it says that the other files are of a merged set; so it is removed last
         files.save_json(folder / "run.json", {**run_json, "ended": provenance.now()})
-    else:
-        _remove_companions(folder)
-    return tables.save_tables(folder, contents)[0]
+    kept, _ = tables.save_tables(folder, contents)
+    if not run_json:
+        files.remove(folder / "run.json")
+    return kept
 
 
 def _refuse_changed(sources: Iterable[_Source], folder: Path) -> None:

@@ -412,9 +412,7 @@ def _prepare(plan: Plan, job: Job) -> None:
     if isinstance(job.p, Extract):
         (job.folder / HIDDEN / _EXTRACT_MARK).touch()
     elif not job.p.resume or not _listed_ids(job.p).isdisjoint(pair.synapse_id for pair in plan.todo):
-        files.move_aside(job.folder / "meta.csv")
-        for name in ("sections.csv", "sources.csv", "run.json"):
-            files.remove(job.folder / name)
+        tables.set_aside(job.folder / "meta.csv")
 
 
 def _finish(plan: Plan, job: Job, entries: dict[str, Entry], failed: list[Problem], started: str) -> Result:
@@ -490,9 +488,9 @@ def _tables(job: Job, entries: dict[str, Entry], found: Sequence[Problem]) -> di
     return {name: make[name]() for name in job.tables}
 
 
-def _save_tables(job: Job, made: Mapping[str, pd.DataFrame]) -> tuple[list[str], bool]:
+def _save_tables(job: Job, made: dict[str, pd.DataFrame]) -> tuple[list[str], bool]:
     """Write tables where they changed; say which was kept, and if any did."""
-    contents = tables.contents(made)
+    contents = tables.contents(made | {"sources.csv": made.get("sources.csv")})
     if "meta.csv" in made:
         return tables.save_tables(job.folder, contents)
     changed = tables.differing(job.folder, contents)

@@ -219,6 +219,20 @@ def test_merge_carries_what_chunks_were_cut_from(processed, write_pair, tmp_path
     assert snapshot(tmp_path / "merged") == before
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_preprocess_of_files_where_volumes_were_tells_no_sources(processed, extracted, tmp_path, is_damaged):
+    for path in (tmp_path / "em").glob("*.npy"):
+        path.write_bytes(path.read_bytes()[: 1000 if is_damaged else None])
+    paths = {name: getattr(extracted[0], name) for name in ("raw_em_data_path", "raw_mask_data_path")}
+    p = replace(processed[0], volumes={}, **paths)
+    assert len(run(p).failures) == 6 * is_damaged
+    beside = {path.name for path in (tmp_path / "processed").glob("*.[cj]*")}
+    assert beside - {"meta.1.csv"} == {"meta.csv", "sections.csv", "problems.csv", "run.json"}
+    before = snapshot(tmp_path / "processed")
+    run(p)
+    assert snapshot(tmp_path / "processed") == before
+
+
 def test_surveys_and_inspect_raw_take_volumes_too(here, capsys):
     p = SectionVariation(volumes=volumes())
     pairs = pairing.find(p).pairs

@@ -459,6 +459,23 @@ class TestSources:
             is_told = merge._removed(source).startswith(f"{path.as_posix()} lacks ")
             assert n_read == 2 or is_told or (alone and content[:end].endswith(b"\n")), content[:end]
 
+    def test_what_chunks_were_cut_from_is_not_told_of_others(self, run, folder, tables):
+        """Such as files beside a table that now has no chunk from volumes, and what an older merge left."""
+        path = Path(tables[2]).with_name("sources.csv")
+        path.write_text("synapse_id,pre_id\n5,5\n")
+        run()
+        told = (folder / "sources.csv").read_bytes()
+        run(meta_list=tables[:2])
+        assert sorted(os.listdir(folder)) == [HIDDEN, "meta.1.csv", "meta.csv", "run.json", "sections.csv"]
+        before = states(folder)
+        (folder / "sources.csv").write_bytes(told)
+        run(meta_list=tables[:2])
+        assert states(folder).keys() == before.keys()
+        run()
+        path.with_name("run.json").unlink()
+        run()
+        assert sorted(os.listdir(folder)) == [HIDDEN, "meta.1.csv", "meta.csv"]
+
     def test_rows_that_are_gone_are_told(self, run, tables):
         path = Path(tables[2])
         path.write_text("".join(path.read_text().splitlines(True)[:-1]))
@@ -628,6 +645,9 @@ class TestRefusals:
         with pytest.raises(TableError, match=r"holds sections\.csv of another data set, which would"):
             run(merged_meta_path=str(path / "all.csv"))
         assert states(path) == {name: state for name, state in before.items() if name != "run.json"}
+        (path / "sections.csv").rename(path / "sources.csv")
+        with pytest.raises(TableError, match=r"holds sources\.csv of another data set, which would"):
+            run(merged_meta_path=str(path / "all.csv"))
 
     def test_two_merged_tables_in_one_folder(self, run, folder):
         run()
@@ -684,6 +704,7 @@ class TestFiles:
         run(link_mode="copy")
 
     def test_no_table_describes_arrays_that_are_being_replaced(self, run, folder, tables, monkeypatch):
+        Path(tables[0]).with_name("sources.csv").write_text("synapse_id,pre_id\n1,5\n")
         run(link_mode="copy")
         source = os.path.join(os.path.dirname(tables[2]), "5__2_6_5_5.npy")
         files.save_array(source, np.load(source)[:, ::-1])
@@ -694,7 +715,7 @@ class TestFiles:
         with monkeypatch.context() as patched, pytest.raises(OutputError):
             patched.setattr(files, "copy_file", stop)
             run(link_mode="copy")
-        assert not {"meta.csv", "sections.csv", "run.json"} & {*os.listdir(folder)}
+        assert not {"meta.csv", "sections.csv", "sources.csv", "run.json"} & {*os.listdir(folder)}
         run(link_mode="copy")
         assert np.array_equal(np.load(folder / "5__2_6_5_5.npy"), np.load(source))
         assert len(dataset.load(folder).meta) == 5

@@ -61,6 +61,8 @@ _RANGES = {  # of the values of columns, by how their names begin; others are no
     **dict.fromkeys(("cutout", "outside"), (0, 1)),
     **dict.fromkeys(("mean", "std"), (0, 255)),
 }
+# What describes the same arrays beside a table of chunks: `run.json`, which says whose they are, last.
+COMPANIONS = ("sections.csv", "sources.csv", "run.json")
 MAY_LACK = ("mean", "std", "cleft_distance_nm")  # NaN, which is null in JSON
 _NAME = re.compile(r"([^/\\]*)__(\d{1,9})_(\d{1,9})_(\d{1,9})_(\d{1,9})\.npy\Z", re.ASCII)  # of a tensor
 
@@ -172,9 +174,9 @@ def table_bytes(table: pd.DataFrame) -> bytes:
     return text.replace(end, "\n").encode("utf-8", "backslashreplace")
 
 
-def contents(by_name: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
-    """Text of each table, by the name of its file."""
-    return {name: table_bytes(table) for name, table in by_name.items()}
+def contents(by_name: Mapping[str, pd.DataFrame | None]) -> dict[str, bytes | None]:
+    """Text of each table, by the name of its file; None of one that is not to be there."""
+    return {name: None if table is None else table_bytes(table) for name, table in by_name.items()}
 
 
 def save_table(path: str | os.PathLike, table: pd.DataFrame) -> None:
@@ -182,8 +184,10 @@ def save_table(path: str | os.PathLike, table: pd.DataFrame) -> None:
     files.save_bytes(path, table_bytes(table))
 
 
-def save_tables(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> tuple[list[str], bool]:
+def save_tables(folder: str | os.PathLike, contents: Mapping[str, bytes | None]) -> tuple[list[str], bool]:
     """Write the tables of a data set that differ from the files there; say which was kept, and if any did.
+
+    A table without contents is removed: an earlier run or merge had it, and this one has not.
 
     Models index the table of chunks, the first of `contents`, by row: unless the new one only has more rows
     at its end, the old one is kept under a numbered name. Where none is there, this run, or one that was
@@ -200,6 +204,8 @@ def save_tables(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> tup
     for changed_name in reversed(changed):  # the table of chunks last: when it is there, all else is
         if is_same and changed_name == name:
             files.rename(old, there)
+        elif contents[changed_name] is None:
+            files.remove(folder / changed_name)
         else:
             files.save_bytes(folder / changed_name, contents[changed_name])
     if old and not is_same:
@@ -207,10 +213,18 @@ def save_tables(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> tup
     return [], bool(changed)
 
 
-def differing(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> list[str]:
-    """Names of the files of a folder that are missing or hold something else than they are to hold."""
+def differing(folder: str | os.PathLike, contents: Mapping[str, bytes | None]) -> list[str]:
+    """Names of the files of a folder that hold something else than they are to hold: None is no file."""
     paths = {name: Path(folder, name) for name in contents}
-    return [name for name, path in paths.items() if not path.is_file() or path.read_bytes() != contents[name]]
+    there = {name: path.read_bytes() if path.is_file() else None for name, path in paths.items()}
+    return [name for name in contents if there[name] != contents[name]]
+
+
+def set_aside(path: str | os.PathLike) -> None:
+    """Move a table of chunks aside, and remove its companions: what they describe is going to change."""
+    files.move_aside(path)
+    for name in COMPANIONS:
+        files.remove(Path(path).with_name(name))
 
 
 def unlisted_arrays(folder: str | os.PathLike, filenames: Iterable[str]) -> list[str]:
