@@ -210,7 +210,9 @@ def _refuse_unfinished(path: str, rows: pd.DataFrame, run_json: dict[str, Any]) 
     late = [
         entry.synapse_id
         for entry in record.read_done(folder).values()
-        if entry.row["filename"] in unlisted and entry.output[1] > written_ns
+        if len(entry.outputs) == 1  # a tensor, not a raw pair that was extracted there
+        and entry.row["filename"] in unlisted
+        and entry.output[1] > written_ns
     ]
     if late:
         n_late = counted(len(late), "finished chunk")

@@ -3,6 +3,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from synprep import merge, pairing, preprocess
-from synprep._core import dataset, files, lock
+from synprep._core import dataset, files, lock, record
 from synprep._core.errors import LockedError, OutputError, ParameterError, TableError
 from synprep._core.paths import HIDDEN
 from synprep._core.tables import read_table, save_table
@@ -406,12 +407,23 @@ class TestSources:
             run()
         assert not folder.exists()
 
-    def test_a_record_with_a_parameter_that_cannot_be(self, run, tables):
-        rewrite(Path(tables[1]).with_name("run.json"), '"voxel_size_xy_nm": 8.0', '"voxel_size_xy_nm": -8.0')
-        with pytest.raises(
-            TableError, match=r"run\.json: voxel_size_xy_nm is -8\.0, which cannot be \(must be great"
-        ):
+    @pytest.mark.parametrize("size", ["-8.0", "1e+300"])
+    def test_a_record_with_a_parameter_that_cannot_be(self, run, tables, size):
+        rewrite(Path(tables[1]).with_name("run.json"), '_nm": 8.0', f'_nm": {size}')
+        with pytest.raises(TableError) as error:
             run()
+        assert f"run.json: voxel_size_xy_nm is {size}, which cannot be (must be great" in str(error.value)
+
+    def test_raw_pairs_that_were_extracted_there_are_no_chunks(self, run, folder, tables):
+        beside = Path(tables[1]).parent
+        np.save(beside / "x.npy", np.zeros(3))
+        made = next(iter(record.read_done(beside).values()))
+        nothing = {name: values[:0] for name, values in made.sections.items()}
+        states = [[1, 10**19], [1, 10**19]]
+        row = {"synapse_id": "x", "filename": "x.npy"}
+        record.append_done(beside, replace(made, row=row, output=states, sections=nothing))
+        assert "x" in record.read_done(beside)
+        assert len(run()[0]) == 5
 
     def test_a_table_that_stands_alone_may_lack_values_but_not_hold_wrong_ones(self, join):
         table = text_table(["a"], pre_synaptic_volume=[""], note=["x"])

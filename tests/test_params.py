@@ -51,6 +51,7 @@ def problems(record_type=params.Preprocess, **passed):
             "must be true or false, not 'yes' (text; write true in YAML, True after papermill's -p)",
         ),
         ("voxel_size_xy_nm", 0, "must be greater than 0"),
+        ("voxel_size_xy_nm", 1e300, "must be greater than 0 (from 1e-6 to 1e9), not 1e+300"),
         ("proc_data_path", "", "must not be empty"),
         ("proc_data_path", 7, "must be text, not 7 (put it in quotes)"),
         ("raw_mask_data_path", "", "must not be empty"),

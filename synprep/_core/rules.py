@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from synprep._core.paths import find_problem
 
 Rule = tuple[Callable[[Any], bool], str]  # what a value must satisfy beyond its type, and how to say so
-POSITIVE = (lambda value: value > 0, "must be greater than 0")
+POSITIVE = (lambda value: 1e-6 <= value <= 1e9, "must be greater than 0 (from 1e-6 to 1e9)")
 CHANNELS = (
     lambda value: value and all(channel and {*channel} <= {*range(256)} for channel in value),
     "must be a list of non-empty lists of label values, such as [[1], [2], [3]]",
