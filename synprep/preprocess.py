@@ -507,8 +507,8 @@ def _say_unpaired(plan: Plan) -> list[str]:
 
 def _say_shapes(entries: Iterable[Entry]) -> list[str]:
     """Say which shapes there are, if there are several, since a model is trained on one."""
-    names = (entry.row["filename"].removeprefix(entry.synapse_id) for entry in entries)
-    shapes = Counter(name.strip("_").removesuffix(".npy").replace("_", " x ") for name in names)
+    said = [tables.parsed_filename(entry.row["filename"]) for entry in entries]  # None, of raw pairs
+    shapes = Counter(" x ".join(map(str, one[1])) for one in said if one)
     ordered = sorted(shapes.items(), key=lambda item: (-item[1], item[0]))
     texts = [f"{shape} ({counted(n, 'chunk')})" for shape, n in ordered]
     return [f"{len(shapes)} shapes (c, x, y, z): {listed(texts)}"] if len(shapes) > 1 else []
