@@ -176,9 +176,11 @@ def _asked_for(found: Pairing, wanted: frozenset[str] | None, folder: Path) -> P
 
 
 def _refuse_folder(p: Preprocess) -> None:
-    """Refuse a merged data set's folder, and one in which the walk for inputs would find outputs."""
-    if "sources" in provenance.find_record(p.proc_data_path):
-        raise ParameterError(f"proc_data_path {p.proc_data_path} holds a merged data set: set another folder")
+    """Refuse a folder of a merged set or of raw pairs, and one where outputs would be found as inputs."""
+    is_merged = "sources" in provenance.find_record(p.proc_data_path)
+    if is_merged or Path(p.proc_data_path, HIDDEN, _EXTRACT_MARK).exists():
+        held = "a merged data set" if is_merged else "raw pairs that extract has made"
+        raise ParameterError(f"proc_data_path {p.proc_data_path} holds {held}: set another folder")
     name = tables.filename("1", (2, 256, 256, 52))
     for kind in () if p.volumes else ("em", "mask"):
         folder, pattern = getattr(p, f"raw_{kind}_data_path"), getattr(p, f"{kind}_filename_pattern")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -231,6 +232,14 @@ def test_preprocess_of_files_where_volumes_were_tells_no_sources(processed, extr
     before = snapshot(tmp_path / "processed")
     run(p)
     assert snapshot(tmp_path / "processed") == before
+
+
+def test_preprocess_refuses_a_folder_of_raw_pairs(extracted):
+    p = Preprocess(volumes=volumes(), proc_data_path=extracted[0].raw_em_data_path)
+    before = snapshot(Path(p.proc_data_path))
+    with pytest.raises(ParameterError, match="holds raw pairs that extract has made: set another folder"):
+        run(p)
+    assert snapshot(Path(p.proc_data_path)) == before
 
 
 def test_surveys_and_inspect_raw_take_volumes_too(here, capsys):
