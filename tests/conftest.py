@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,30 @@ NOTEBOOKS = sorted(
     path for path in (PROJECT / "notebooks").glob("*.ipynb") if not path.name.startswith("out")
 )
 
+SECONDS = 600  # that any one test may take on a slow machine; none may wait for ever
+
 matplotlib.use("agg")
 settings.register_profile("no deadline", deadline=None)  # machines are shared
 settings.load_profile("no deadline")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background, and so in all that tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Fail a test, or a fixture of it, that takes too long: it waits for what does not come."""
+    if not hasattr(signal, "SIGALRM"):  # Windows
+        return (yield)
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+
+
+def _give_up(*_):
+    raise TimeoutError(f"the test has taken more than {SECONDS} s")
 
 
 def run_preprocess(p):

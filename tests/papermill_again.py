@@ -7,6 +7,7 @@ arguments, and a file for what is said on stderr. Answers each with the exit cod
 import gc
 import json
 import os
+import signal
 import sys
 
 # As a kernel sets it; read when matplotlib is imported.
@@ -68,7 +69,8 @@ def run_kernel(command, cwd, env):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    IPKernelApp.launch_instance(command[command.index("-f") :])
+    parent = f"--IPKernelApp.parent_handle={os.getppid()}"  # which it does not outlive
+    IPKernelApp.launch_instance([*command[command.index("-f") :], parent])
 
 
 def main():
@@ -85,6 +87,7 @@ def main():
         if child := os.fork():
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
             continue
+        signal.alarm(300)  # dies, if it waits for ever; its kernel with it
         for number, path in enumerate((os.devnull, os.devnull, stderr)):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
         os.chdir(folder)
