@@ -52,7 +52,7 @@ class _AloneError(Exception):
     """Why a table is not that of a whole data set."""
 
 
-def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
+def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Merge data sets into one whose file names load from the folder of its table.
 
     `sections.csv` and `run.json` are written beside the table, so that the result is read as a processed data
@@ -77,8 +77,10 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
         their first appearance; one that a table lacks is empty in its rows. `filename` is relative to the
         table's folder, with ``/`` between folders; a plain name if arrays were linked or copied.
     notes : list of str
-        What a person should know: rows that are equal or in conflict, columns that tables lack, what was
-        kept, why there are no sections, parameters that differ, arrays that the table does not list.
+        What a person should know: rows that are equal or in conflict, columns that tables lack, why there are
+        no sections, parameters that differ, arrays that the table does not list.
+    history : list of str
+        What was moved aside now, which the next time is not said again.
 
     Raises
     ------
@@ -99,9 +101,9 @@ def run(p: Merge, show_progress: bool = True) -> tuple[pd.DataFrame, list[str]]:
         return _merge(p, started, show_progress)
 
 
-def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, list[str]]:
+def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, list[str], list[str]]:
     folder, name = Path(p.merged_meta_path).parent, Path(p.merged_meta_path).name
-    read = [_read(path) for path in p.meta_list]
+    history, read = [], [_read(path) for path in p.meta_list]
     sources, notes = _join(read, p.on_conflict)
     notes += [note for note in map(_removed, read) if note]
     used = [source for source in sources if len(source.rows)] or sources
@@ -125,8 +127,8 @@ def _merge(p: Merge, started: str, show_progress: bool) -> tuple[pd.DataFrame, l
             _put(todo, p, show_progress)
         is_recorded = provenance.lasting(run_json) == provenance.lasting(before)
         if todo or not is_recorded or tables.differing(folder, contents):
-            notes += _write(folder, sources, contents, run_json)
-    return merged, notes + _notes(lack, known, folder, merged["filename"])
+            history = _write(folder, sources, contents, run_json)
+    return merged, notes + _notes(lack, known, folder, merged["filename"]), history
 
 
 def _read(path: str) -> _Source:
@@ -464,7 +466,7 @@ def _put(todo: dict[str, str], p: Merge, show: bool) -> None:
 def _write(
     folder: Path, sources: Iterable[_Source], contents: dict[str, bytes | None], run_json: dict[str, Any]
 ) -> list[str]:
-    """Write the tables and their record; return what a person should know."""
+    """Write the tables and their record; say what was moved aside."""
     _refuse_changed(sources, folder)
     if run_json:  # first, since it says that the other files are of a merged set; so it is removed last
         files.save_json(folder / "run.json", {**run_json, "ended": provenance.now()})

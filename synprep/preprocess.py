@@ -326,6 +326,8 @@ class Result:
         SHA-256 of the input list: which files, of which size, make which chunk.
     notes : tuple of str
         Where the results are, and what a person should know besides.
+    history : tuple of str
+        What this run has moved aside, which the next one does not say again.
     """
 
     meta: pd.DataFrame | None
@@ -335,6 +337,7 @@ class Result:
     counts: dict[str, int]
     inputs_hash: str
     notes: tuple[str, ...]
+    history: tuple[str, ...]
 
     @property
     def failures(self) -> dict[str, str]:
@@ -429,11 +432,11 @@ def _finish(plan: Plan, job: Job, entries: dict[str, Entry], failed: list[Proble
     counts, inputs_hash = _counts(plan, found, len(failed)), _inputs_hash(plan.pairs, job.p)
     _save_run_json(job, counts, inputs_hash, started, is_changed)
     where = " and ".join(printable(shown(folder)) for folder in job.folders)
-    notes = [f"{counted(len(entries), 'chunk')} finished", f"{job.product} are in {where}", *kept]
+    notes = [f"{counted(len(entries), 'chunk')} finished", f"{job.product} are in {where}"]
     notes += [*_say_unpaired(plan), *_say_shapes(entries.values())]
     notes += [*_say_strangers(job, entries.values()), *problems.shared(found, len(entries))]
     meta, sections, sources = map(made.get, ("meta.csv", "sections.csv", "sources.csv"))
-    return Result(meta, sections, sources, tuple(found), counts, inputs_hash, tuple(notes))
+    return Result(meta, sections, sources, tuple(found), counts, inputs_hash, tuple(notes), tuple(kept))
 
 
 def _all_problems(plan: Plan, entries: dict[str, Entry], failed: list[Problem]) -> list[Problem]:

@@ -84,7 +84,7 @@ MODES = ["reference", "hardlink", "copy"]
 class TestResult:
     @pytest.mark.parametrize("mode", MODES)
     def test_every_row_loads_in_every_mode(self, run, folder, tmp_path, mode):
-        merged, notes = run(link_mode=mode)
+        merged, notes, _ = run(link_mode=mode)
         assert merged["synapse_id"].tolist() == IDS
         assert notes == ["1 row that an earlier table has as well: kept once"]
         arrays = load_all(folder)
@@ -110,7 +110,7 @@ class TestResult:
 
     @pytest.mark.parametrize("mode", ["hardlink", "copy"])
     def test_linked_and_copied_arrays_outlive_the_sources(self, run, folder, tmp_path, mode):
-        merged, _ = run(link_mode=mode)
+        merged, *_ = run(link_mode=mode)
         assert merged["filename"].tolist()[0] == "007__2_6_5_5.npy"
         before = load_all(folder)
         for name in SETS:
@@ -118,7 +118,7 @@ class TestResult:
         assert all(map(np.array_equal, load_all(folder), before))
 
     def test_references_hold_when_everything_moves_together(self, run, tmp_path):
-        merged, _ = run()
+        merged, *_ = run()
         assert merged["filename"].tolist()[0] == "../one/processed/007__2_6_5_5.npy"
         shutil.move(tmp_path / "lab", tmp_path / "elsewhere")
         assert len(load_all(tmp_path / "elsewhere" / "merged")) == 5
@@ -155,7 +155,7 @@ class TestResult:
 
     def test_a_merged_set_can_be_merged_again(self, run, folder, tables, tmp_path):
         run(meta_list=tables[:2], link_mode="copy")
-        again, notes = run(
+        again, notes, _ = run(
             meta_list=[str(folder / "meta.csv"), *tables[1:]],
             merged_meta_path=str(tmp_path / "lab" / "meta.csv"),
         )
@@ -179,7 +179,7 @@ def join(tmp_path):
             merged_meta_path=str(tmp_path / "merged.csv"),
             on_conflict=on_conflict,
         )
-        merged, notes = merge.run(p, show_progress=False)
+        merged, notes, _ = merge.run(p, show_progress=False)
         assert notes.pop().endswith(
             "run.json: No such file or directory; preprocess and merge write it beside meta.csv"
         )
@@ -268,7 +268,7 @@ class TestRows:
 class TestRecord:
     def test_sources_and_what_they_have_in_common(self, make_set, run, folder, tables):
         other = make_set("four", ["8"], cutout_threshold=0.02, n_workers=1)
-        _, notes = run(meta_list=[*tables[:2], other], link_mode="copy", on_conflict="last")
+        _, notes, _ = run(meta_list=[*tables[:2], other], link_mode="copy", on_conflict="last")
         record = json.loads((folder / "run.json").read_text())
         prints = [
             json.loads((folder / f"../{n}/processed/run.json").read_text())["input_fingerprint"]
@@ -319,11 +319,11 @@ class TestRecord:
 
     def test_a_table_whose_rows_change_is_kept(self, run, folder, tables):
         run()
-        _, notes = run(meta_list=tables[:2])
-        assert "meta.csv differs from the one that was there, which is kept as meta.1.csv" in notes
+        _, notes, history = run(meta_list=tables[:2])
+        assert history == ["meta.csv differs from the one that was there, which is kept as meta.1.csv"]
         assert len(read_table(folder / "meta.1.csv")) == 5
         assert len(dataset.load(folder).sections) == 3 * 5
-        assert run()[1] == notes[:1]  # rows are added at the end
+        assert run()[1:] == (notes, [])  # rows are added at the end
 
     @pytest.mark.parametrize(
         ("name", "reason"),
@@ -335,7 +335,7 @@ class TestRecord:
     def test_a_source_of_another_tool_leaves_a_table_alone(self, run, folder, tables, name, reason):
         run()
         os.remove(os.path.join(os.path.dirname(tables[2]), name))
-        merged, notes = run()
+        merged, notes, _ = run()
         assert len(merged) == len(load_all(folder)) == 5
         assert sorted(os.listdir(folder)) == [HIDDEN, "meta.csv"]
         assert notes[1].startswith("no sections.csv and run.json for the merged table: ")
@@ -347,7 +347,7 @@ class TestRecord:
     def test_a_record_of_another_tool_is_not_compared(self, run, folder, tables):
         path = os.path.join(os.path.dirname(tables[2]), "run.json")
         files.save_json(path, {"parameters": {"voxel_size_xy_nm": 4.0}})
-        merged, notes = run()
+        merged, notes, _ = run()
         assert len(merged) == 5
         assert notes[1].endswith("run.json has no axial_to_sagittal_spacing, cut_intensity_with_seg_masks")
 
@@ -357,14 +357,14 @@ class TestRecord:
     def test_a_column_that_is_not_there_leaves_a_table_alone(self, run, folder, tables, name, column):
         path = os.path.join(os.path.dirname(tables[2]), name)
         save_table(path, read_table(path).drop(columns=column))
-        _, notes = run()
+        _, notes, _ = run()
         assert f"{name} has no {column}" in notes[-1]
         assert not (folder / "run.json").exists()
 
     def test_sections_that_are_not_whole_leave_a_table_alone(self, run, folder, tables):
         path = os.path.join(os.path.dirname(tables[2]), "sections.csv")
         save_table(path, read_table(path).iloc[1:])
-        _, notes = run()
+        _, notes, _ = run()
         assert notes[1].endswith("meta.csv is not whole for 5")
         assert not (folder / "sections.csv").exists()
 
@@ -491,7 +491,7 @@ class TestSources:
     def test_rows_that_are_gone_are_told(self, run, tables):
         path = Path(tables[2])
         path.write_text("".join(path.read_text().splitlines(True)[:-1]))
-        merged, notes = run()
+        merged, notes, _ = run()
         assert len(merged) == 4
         assert notes[1].endswith("that sections.csv beside it has, as if rows were removed or cut off: NA")
 
@@ -591,7 +591,7 @@ class TestRefusals:
             TableError, match=r"(?s)1 synapse id: 007.*one.processed.meta\.csv.*two.processed.meta\.csv"
         ):
             run()
-        merged, _ = run(on_conflict="last")
+        merged, *_ = run(on_conflict="last")
         assert merged.set_index("synapse_id").loc["007", "n_cutout_sections"] == "4"
 
     def test_different_shapes_are_shown_by_table(self, make_set, run, folder, tables):
@@ -752,7 +752,7 @@ class TestFiles:
 
     def test_arrays_that_no_table_lists_are_named(self, run, folder, tables):
         run(link_mode="copy")
-        _, notes = run(meta_list=tables[:2], link_mode="copy")
+        _, notes, _ = run(meta_list=tables[:2], link_mode="copy")
         assert notes[-1].endswith("not in the merged table, kept: 5__2_6_5_5.npy, NA__2_6_5_5.npy")
 
     def test_names_that_would_be_one_file(self, run, tmp_path):
@@ -818,6 +818,6 @@ class TestFiles:
         for name in ("sections.csv", "run.json"):
             (folder / name).unlink()
         before = {path.name: path.stat().st_ino for path in folder.glob("*.npy")}
-        merged, _ = run(merged_meta_path=str(folder / "all.csv"), link_mode="copy")
+        merged, *_ = run(merged_meta_path=str(folder / "all.csv"), link_mode="copy")
         assert set(merged["filename"]) <= set(os.listdir(folder))
         assert {name: (folder / name).stat().st_ino for name in before} == before

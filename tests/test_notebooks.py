@@ -104,7 +104,7 @@ class TestDataSets:
         shutil.copy(clone / "notebooks" / "out.ipynb", clone / "out_merge.ipynb")
         assert "only other notebooks take them: proc_data_path, report" in text_of(clone / "out_merge.ipynb")
         n_cells = compare(clone / "notebooks", "merge.ipynb", "../out_merge.ipynb")
-        assert n_cells == 7 + 8  # and that with the parameters that papermill has added
+        assert n_cells == 8 + 9  # and that with the parameters that papermill has added
 
     def test_preprocess_does_not_write_into_the_merged_set(self, papermill, clone, merged):
         yaml_files = ["-f", "params/ds1.yaml", "-f", "params/merge.yaml"]
@@ -240,7 +240,10 @@ def test_a_fingerprint_of_own_data(write_pair, small, run, tmp_path):
 
 
 def test_executed_notebooks_are_compared_outside_of_the_project(small, run, tmp_path):
-    """With keys that other notebooks take, ids that are not there, and results that are there already."""
+    """With keys that other notebooks take, ids that are not there, and tables that the first run replaces."""
+    for name in ("processed", "merged"):
+        (tmp_path / "made" / name).mkdir(parents=True)
+        (tmp_path / "made" / name / "meta.csv").write_text("synapse_id,filename\n1,a\n")
     (tmp_path / "ids.csv").write_text("synapse_id\n1\n007\nnone\n")
     values = {**small, "n_bins": 7, "synapse_ids_path": str(tmp_path / "ids.csv"), "link_mode": "copy"}
     values |= {"meta_list": [str(tmp_path / "made" / "processed" / "meta.csv")], "verify": True}
@@ -254,6 +257,7 @@ def test_executed_notebooks_are_compared_outside_of_the_project(small, run, tmp_
         names, ("1 id of synapse_ids_path not paired: none", "Copying: done", ""), strict=True
     ):
         assert line in text_of(tmp_path / name)
+        assert ("which is kept as meta.1.csv" in text_of(tmp_path / name)) == (name != "inspect.ipynb")
     assert "1 id of synapse_ids_path not in the data set: none" in text_of(tmp_path / "inspect.ipynb")
     compare(tmp_path, *names)
 

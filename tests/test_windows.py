@@ -36,7 +36,7 @@ for expected in (2, 0):
     assert len(plan.todo) == expected
     assert not preprocess.run(plan, p).failures
 tables = [os.path.join(processed, "meta.csv")]
-table, _ = merge.run(params.Merge(meta_list=tables, merged_meta_path=merged, link_mode="copy"))
+table, *_ = merge.run(params.Merge(meta_list=tables, merged_meta_path=merged, link_mode="copy"))
 data = inspection.load(os.path.dirname(merged))
 print(len(__all__), len(table), len(inspection.load_synapses(data, table["synapse_id"])[0]))
 """
@@ -106,7 +106,7 @@ def test_line_ends_of_windows(write_pair, paths, tmp_path):
     for name in ("meta.csv", "sections.csv", "problems.csv", "run.json"):
         with_crlf(tmp_path / "processed" / name)
     tables = [str(tmp_path / "processed" / "meta.csv")]
-    merged, _ = merge.run(
+    merged, *_ = merge.run(
         params.Merge(meta_list=tables, merged_meta_path=str(tmp_path / "merged" / "meta.csv"))
     )
     assert merged["synapse_id"].tolist() == ["007", "2"]
