@@ -75,6 +75,11 @@ def test_no_cell_is_exempt_from_the_comparison(notebook):
     assert not re.search(r"nbval[_-](ignore|skip|raises)|nbval-", nbformat.writes(document).lower())
 
 
+def test_no_random_names_are_stored(notebook):
+    """As `make notebooks` leaves them: running a notebook again changes nothing where it shows the same."""
+    assert {*re.findall('"model_id": "(.*)"', notebook.read_text("utf-8"))} <= {"0"}
+
+
 def test_title_first_and_one_idea_per_cell(notebook):
     assert nbformat.read(notebook, 4).cells[0].source.startswith("# ")
     for cell in cells(notebook, "code"):
