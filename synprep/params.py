@@ -6,6 +6,8 @@ the same in every notebook, so that one YAML file per data set serves them all.
 """
 
 import os
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +25,7 @@ from synprep._core.errors import (
     ParameterError,
     failure_lines,
     listed,
-    meant,
+    nearest,
     raise_problems,
 )
 from synprep._core.paths import find_problem, resolve, shown
@@ -374,11 +376,11 @@ def from_mapping(
         One message with all unknown names (and the nearest known one), wrong types, values out of range and
         input paths that do not exist.
     """
-    default, own, known = record_type(), declared(record_type), _known()
+    default, own, known = record_type(), declared(record_type), _takers()
     values = {name: _plain(passed.get(name, getattr(default, name))) for name in own}
     problems = [
         *problems,
-        *(f"{name} is not a parameter{meant(name, own, known)}" for name in passed if name not in known),
+        *(_unknown(name, record_type) for name in passed if name not in known),
         *_value_problems(record_type, values),
         *_missing_inputs(record_type, values, {resolve(path) for path in will_be_made}),
     ]
@@ -450,10 +452,11 @@ def check(
     """
     own, cells = [*declared(record_type)], namespace.get("In")
     typed, injected = assigned_names(cells if isinstance(cells, list) else [], own)
-    names = {*own, *typed, *injected} if typed else _known()
+    names = {*own, *typed, *injected} if typed else {*_takers()}
     passed = {name: namespace[name] for name in sorted(names) if name in namespace}
     assigned = {*typed, *injected} & {*passed} if typed else {*passed}
-    lacking = _lacking([name for name in own if name not in assigned])
+    misspelt = {nearest(name, _takers()) for name in {*passed} - {*_takers()}}
+    lacking = _lacking([name for name in own if name not in assigned | misspelt])
     record, passed_over = from_mapping(record_type, passed, will_be_made, lacking)
     if passed_over:
         print(f"Passed over, since only other notebooks take them: {', '.join(passed_over)}")
@@ -557,8 +560,23 @@ def documentation() -> str:
     return rules.table(RECORDS, "parameter")
 
 
-def _known() -> set[str]:
-    return {name for record_type in RECORDS for name in declared(record_type)}
+def _takers() -> dict[str, list[str]]:
+    """All parameters, and the notebooks that take each."""
+    takers = defaultdict(list)
+    for record_type in RECORDS:
+        notebook = re.sub("(?<=[a-z])(?=[A-Z])", "_", record_type.__name__).lower()
+        for name in declared(record_type):
+            takers[name].append(notebook)
+    return dict(takers)
+
+
+def _unknown(name: str, record_type: type[Record]) -> str:
+    """Say that no notebook takes a parameter, and which may be meant, also if another notebook takes it."""
+    takers = _takers()
+    if not (near := nearest(name, takers)):
+        return f"{name} is not a parameter"
+    of = "" if near in declared(record_type) else f", a parameter of {listed(takers[near], 3)}"
+    return f"{name} is not a parameter; did you mean {near}{of}?"
 
 
 def _settle(record: Record) -> None:

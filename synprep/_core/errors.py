@@ -114,7 +114,6 @@ def raise_problems(problems: Sequence[str], where: str = "") -> None:
         raise ParameterError("\n".join([head, *(f"  {problem}" for problem in problems)]))
 
 
-def meant(name: object, *known: Iterable[str]) -> str:
-    """Say which known name is near one that is not known, the first groups first; empty if none is."""
-    near = [one for names in known for one in difflib.get_close_matches(str(name), names, 1)]
-    return f"; did you mean {near[0]}?" if near else ""
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The known name that is most like one that is not known; empty if none is like it."""
+    return next(iter(difflib.get_close_matches(str(name), known, 1)), "")

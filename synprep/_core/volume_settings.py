@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Annotated, Any
 
 from synprep._core.arrays import MASK_KEYS
-from synprep._core.errors import meant, raise_problems
+from synprep._core.errors import nearest, raise_problems
 from synprep._core.paths import find_problem, resolve
 from synprep._core.rules import Facts, at_least, declared, one_of, table, type_problem, value_problem
 from synprep._core.stores import DRIVERS, Triple
@@ -126,9 +126,11 @@ def _problems(
     values: Mapping[str, Any], keys: Mapping[str, tuple], required: Collection[str], where: str = ""
 ) -> list[str]:
     """What is wrong with the keys and values of `volumes`, or of one of its layers."""
-    all_keys = f"; keys are {', '.join(keys)}"
-    unknown = [name for name in values if name not in keys]
-    found = [f"{where}{name} is not a key{meant(name, keys) or all_keys}" for name in unknown]
+    found = []
+    for name in [name for name in values if name not in keys]:
+        near = nearest(name, keys)
+        hint = f"did you mean {near}?" if near else f"keys are {', '.join(keys)}"
+        found.append(f"{where}{name} is not a key; {hint}")
     found += [f"{where}{name} is missing" for name in required if name not in values]
     for name in [name for name in keys if name in values]:
         value, (hint, _, facts) = values[name], keys[name]
