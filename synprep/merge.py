@@ -290,7 +290,9 @@ def _refuse_parameters(known: _Parameters) -> None:
     differing = _differing(known, (*_MUST_AGREE, "output_channel_desc") if are_cut else _MUST_AGREE)
     if differing:
         lines = pd.DataFrame({"table": [*known], **differing}).astype(str)
-        raise TableError(_with_lines("data sets made with different parameters do not make one:", lines))
+        head = "data sets made with different parameters do not make one:"
+        remedy = "preprocess them again with the same values, or leave those that differ out of meta_list"
+        raise TableError(_with_lines(head, lines, remedy))
 
 
 def _differing(known: _Parameters, names: Iterable[str]) -> dict[str, list[Any]]:

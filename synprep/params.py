@@ -342,6 +342,11 @@ _NEXT = {
     Fingerprint: "paste augmenter.yaml into the augmenter's configuration, and train",
 }
 RECORDS = tuple(_NEXT)
+_MADE_BY = {
+    "meta_list": "preprocess makes it",
+    "proc_data_path": "preprocess makes it with this proc_data_path, merge with a merged_meta_path in it",
+}
+_IS = {"folder": os.path.isdir, "file": os.path.isfile}
 
 
 def from_mapping(
@@ -643,26 +648,27 @@ def _half_demonstration(default: Record, values: Mapping[str, Any]) -> list[str]
 def _missing_inputs(
     record_type: type[Record], values: Mapping[str, Any], will_be_made: set[str]
 ) -> list[str]:
-    exists = {"input folder": os.path.isdir, "input file": os.path.isfile}
     volumes, problems = values.get("volumes"), []
     for name, (_, _, facts) in declared(record_type).items():
         paths = values[name] if isinstance(values[name], list | tuple) else [values[name]]
-        if facts.path in exists and not (volumes and facts.path == "input folder"):  # then no files are read
-            problems += _missing(name, paths, facts.path, exists[facts.path], will_be_made)
+        if facts.path == "input file" or (facts.path == "input folder" and not volumes):
+            problems += _missing(name, paths, facts.path.removeprefix("input "), will_be_made)
     if isinstance(volumes, Mapping) and "synapse_table" in volumes:
-        path = volumes["synapse_table"]
-        problems += _missing("volumes: synapse_table", [path], "input file", os.path.isfile, will_be_made)
+        problems += _missing("volumes: synapse_table", [volumes["synapse_table"]], "file", will_be_made)
     return sorted(problems)
 
 
-def _missing(
-    name: str, paths: Iterable[Any], kind: str, exists: Callable[[str], bool], will_be_made: set[str]
-) -> list[str]:
+def _missing(name: str, paths: Iterable[Any], kind: str, will_be_made: set[str]) -> list[str]:
     given = [resolve(path) for path in paths if isinstance(path, str) and path and not find_problem(path)]
-    missing = [path for path in given if path not in will_be_made and not exists(path)]
-    made = {"meta_list": "", "proc_data_path": ", with this proc_data_path"}
-    hint = f" (preprocess makes it: run that first{made[name]})" if name in made else ""
-    return [f"{name}: there is no {kind.removeprefix('input ')} {path}{hint}" for path in missing]
+    missing = [path for path in given if path not in will_be_made and not _IS[kind](path)]
+    other = "file" if kind == "folder" else "folder"
+    hint = f" ({_MADE_BY[name]}: run that first)" if name in _MADE_BY else ""
+    return [
+        f"{name}: {path} is a {other}, not a {kind}"
+        if _IS[other](path)
+        else f"{name}: there is no {kind} {path}{hint}"
+        for path in missing
+    ]
 
 
 def _lacking(names: Sequence[str]) -> list[str]:

@@ -634,7 +634,8 @@ class TestRefusals:
         other = make_set("four", ["8"], **parameters)
         with pytest.raises(TableError) as error:
             run(meta_list=[tables[0], other])
-        lines = [line.split() for line in str(error.value).splitlines()[1:]]
+        *lines, remedy = [line.split() for line in str(error.value).splitlines()[1:]]
+        assert remedy[:2] == ["preprocess", "them"]
         assert lines == [
             [name, *values] for name, values in zip(("table", tables[0], other), shown, strict=True)
         ]

@@ -167,6 +167,15 @@ def test_all_problems_are_found_together(tmp_path):
     assert f"there is no file {missing}" in lines[3]
 
 
+def test_a_file_in_place_of_a_folder_and_the_other_way_round(tmp_path):
+    (tmp_path / "7.npy").touch()
+    lines = problems(raw_em_data_path=str(tmp_path / "7.npy"), synapse_ids_path=str(tmp_path))
+    assert lines == [
+        f"raw_em_data_path: {tmp_path / '7.npy'} is a file, not a folder",
+        f"synapse_ids_path: {tmp_path} is a folder, not a file",
+    ]
+
+
 def test_missing_tables_are_found(tmp_path):
     (line,) = problems(params.Merge, meta_list=[str(tmp_path / "meta.csv"), "data/ds1/processed/meta.csv"])
     assert (
@@ -178,8 +187,8 @@ def test_a_processed_folder_is_an_output_of_one_notebook_and_an_input_of_others(
     folder = str(tmp_path / "processed")
     assert params.from_mapping(params.Preprocess, {"proc_data_path": folder}, MADE)
     (line,) = problems(params.Fingerprint, proc_data_path=folder)
-    hint = "(preprocess makes it: run that first, with this proc_data_path)"
-    assert line == f"proc_data_path: there is no folder {folder} {hint}"
+    made = "preprocess makes it with this proc_data_path, merge with a merged_meta_path in it"
+    assert line == f"proc_data_path: there is no folder {folder} ({made}: run that first)"
 
 
 def test_merged_table_must_not_be_one_of_the_sources():
