@@ -349,6 +349,14 @@ def test_volumes_are_checked_with_the_other_parameters(here, changed, message):
         params.from_mapping(Preprocess, {"volumes": volumes(**changed)})
 
 
+@pytest.mark.parametrize("key", ["em", "segmentation", "cleft"])
+def test_a_store_that_is_not_there_is_named_with_its_key(here, key):
+    p = Preprocess(volumes=volumes(**{key: "precomputed://data/none"}))
+    said = rf"^volumes: {key}: precomputed://.*data/none: there is no such store: it has no info"
+    with pytest.raises(ChunkError, match=said):
+        pairing.preflight(p, pairing.find(p), show_progress=False)
+
+
 def test_anisotropy_must_be_that_of_the_voxels(here):
     with pytest.raises(ParameterError, match=r"axial_to_sagittal_spacing is 4, but voxel_size_nm"):
         Preprocess(volumes=volumes(), axial_to_sagittal_spacing=4)

@@ -121,7 +121,8 @@ class Layer:
 def open_layers(specs: str, grid_nm: Triple, cache_mb: int) -> dict[str, Layer]:
     """Open volumes by name, "em" and others, once per process; `specs` is JSON.
 
-    Raises as `open_layer`, and if the EM is not uint8, or another volume does not hold integers.
+    Raises as `open_layer`, with the key of `volumes`, and if the EM is not uint8, or another volume does not
+    hold integers.
     """
     opened = {}
     for name, spec in json.loads(specs).items():
@@ -132,7 +133,9 @@ def open_layers(specs: str, grid_nm: Triple, cache_mb: int) -> dict[str, Layer]:
             if layer.dtype.kind not in "bui":
                 raise layer._source.error(f"must hold integers; it is {layer.dtype}")
         except ParameterError as error:
-            raise ParameterError(f"{name}: {error}") from error
+            raise ParameterError(f"volumes: {name}: {error}") from error
+        except ChunkError as error:
+            raise ChunkError(error.kind, error.detail, f"volumes: {name}: {error.path}") from error
     return opened
 
 
