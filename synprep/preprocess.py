@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -221,12 +222,14 @@ def _listed_ids(p: Preprocess) -> set[str]:
 
 
 def _claims(found: Pairing) -> list[Problem]:
-    """Ids that several files claim, which are not paired."""
-    kind = "claimed by several files"
-    return [
-        Pair(synapse_id, None).locate(Problem(kind=kind, file=listed(paths)), "pairing")
-        for synapse_id, paths in found.claimed_twice.items()
-    ]
+    """Ids that several files claim, which are not paired; such as tensors of several runs among the EM."""
+    claims = []
+    for synapse_id, paths in found.claimed_twice.items():
+        is_output = re.search(r"__\d+_\d+_\d+_\d+$", synapse_id)
+        hint = "named as preprocess names tensors: move them out of the raw folder" if is_output else ""
+        problem = Problem(kind="claimed by several files", file=listed(paths), detail=hint)
+        claims.append(Pair(synapse_id, None).locate(problem, "pairing"))
+    return claims
 
 
 def _alike(pairs: Iterable[Pair]) -> list[Problem]:

@@ -438,7 +438,9 @@ def test_volumes_of_the_wrong_type(which, dtype, message, tmp_path):
 
 def test_which_volume_an_error_is_about(tmp_path):
     em = write("precomputed", tmp_path, random_volumes(np.random.default_rng(0), (20, 20, 20))[0])
-    with pytest.raises(ParameterError, match=r"^volumes: segmentation: graphene://x: changes with every edit"):
+    with pytest.raises(
+        ParameterError, match=r"^volumes: segmentation: graphene://x: changes with every edit"
+    ):
         VolumePair("a", (80.0, 80.0, 80.0), PRE, POST, volumes_of(em, "graphene://x", "contact")).open()
     with pytest.raises(ParameterError, match=r"^volumes: em: contact: must be FORMAT://LOCATION"):
         VolumePair("a", (80.0, 80.0, 80.0), PRE, POST, volumes_of("contact", em, "contact")).open()

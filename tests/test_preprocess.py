@@ -595,6 +595,16 @@ class TestRefusals:
         with pytest.raises(ParameterError, match="would take outputs such as 1__2_256"):
             run(p)
 
+    def test_outputs_of_several_runs_among_inputs_are_said_to_be_such(self, write_pair, paths, tmp_path):
+        for name in ("1", "1__2_256_256_52"):
+            write_pair(name)
+        for folder in ("one", "two"):
+            (tmp_path / "em" / folder).mkdir()
+            (tmp_path / "em" / folder / "1__2_256_256_52.npy").write_bytes(b"x")
+        (reason,) = run(Preprocess(**paths)).failures.values()
+        assert reason.startswith("claimed by several files: ")
+        assert reason.endswith(": named as preprocess names tensors: move them out of the raw folder")
+
     def test_outputs_that_no_pattern_fits_may_stand_among_inputs(self, write_pair, paths, tmp_path):
         write_pair("1")
         p = Preprocess(**{**paths, "proc_data_path": str(tmp_path / "mask")})
