@@ -29,6 +29,7 @@ from synprep._core.errors import (
     raise_problems,
 )
 from synprep._core.paths import find_problem, resolve, shown
+from synprep._core.problems import Problem, decisive, share
 from synprep._core.rules import POSITIVE, Facts, at_least, between, declared, one_of, value_problem
 
 
@@ -494,8 +495,13 @@ def as_table(record: Record) -> pd.DataFrame | None:
     return pd.DataFrame({"value": rows}).rename_axis("parameter") if rows else None
 
 
-def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts: int) -> None:
-    """Say at the end of a notebook what came out, where it is, and which notebook to open next.
+def conclude(
+    record: Record,
+    failures: Mapping[str, str] | None = None,
+    found: Iterable[Problem] = (),
+    **counts: int,
+) -> None:
+    """Say at the end of a notebook what came out, whether it can be used, where it is, and what to do next.
 
     Parameters
     ----------
@@ -504,6 +510,9 @@ def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts
         came out.
     failures : mapping of str to str, optional
         Reason by synapse id.
+    found : iterable of Problem, optional
+        What is wrong with chunks that came out: warnings that most of them share, and all that makes them
+        unfit for training, are said, and what comes next depends on it.
     **counts : int
         How many chunks are what the name says; the first, how many came out.
 
@@ -514,19 +523,31 @@ def conclude(record: Record, failures: Mapping[str, str] | None = None, **counts
         that it stands below papermill's traceback.
     """
     failures = failures or {}
-    has_come_out = any(list(counts.values())[:1])
+    n_come_out = next(iter(counts.values()), 0)
+    shared = decisive((one for one in found if one.synapse_id not in failures), n_come_out)
+    has_come_out = n_come_out > 0
     is_accepted = len(failures) <= (getattr(record, "max_failures", 0) if has_come_out else 0)
     counts = {**counts, "failed": len(failures)}
     outputs = [name for name, (_, _, facts) in declared(type(record)).items() if facts.path == "output"]
     lines = [
         *failure_lines(failures),
         "chunks: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()),
+        *(share(same, n_come_out) for same in shared),
         "results: " + ", ".join(shown(getattr(record, name)) for name in outputs),
-        "next: " + (_NEXT[type(record)] if is_accepted else _mend(record, len(failures), has_come_out)),
+        "next: " + (_next(record, shared) if is_accepted else _mend(record, len(failures), has_come_out)),
     ]
     if not is_accepted:
         raise FailedChunksError("\n".join(lines))
     print(*lines, sep="\n")
+
+
+def _next(record: Record, shared: Sequence[Sequence[Problem]]) -> str:
+    """What to do when all came out that should: what was found may call for this notebook once more."""
+    if any(same[0].severity != "warning" for same in shared):
+        return "not ready for training: mend or leave out these chunks, and run this again"
+    if hints := {same[0].hint: None for same in shared if same[0].hint}:
+        return f"see {', '.join(hints)}, and run this again; if all is as it should be, {_NEXT[type(record)]}"
+    return _NEXT[type(record)]
 
 
 def _mend(record: Record, n_failures: int, has_come_out: bool) -> str:

@@ -437,7 +437,7 @@ def _finish(plan: Plan, job: Job, entries: dict[str, Entry], failed: list[Proble
     where = " and ".join(printable(shown(folder)) for folder in job.folders)
     notes = [f"{counted(len(entries), 'chunk')} finished", f"{job.product} are in {where}"]
     notes += [*_say_unpaired(plan), *_say_shapes(entries.values())]
-    notes += [*_say_strangers(job, entries.values()), *problems.shared(found, len(entries))]
+    notes += _say_strangers(job, entries.values())
     meta, sections, sources = map(made.get, ("meta.csv", "sections.csv", "sources.csv"))
     return Result(meta, sections, sources, tuple(found), counts, inputs_hash, tuple(notes), tuple(kept))
 

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from conftest import PROJECT, copy_project, run_nbval, text_of
 
+from synprep import params
+
 
 def checked(result):
     assert result.returncode == 0, result.stderr[-3000:]
@@ -233,10 +235,37 @@ def test_a_fingerprint_of_own_data(write_pair, small, run, tmp_path):
     (tmp_path / "made" / "processed" / "1__2_8_8_5.npy").write_bytes(b"text")
     result = run("fingerprint", small)
     assert result.returncode != 0
-    last = result.stderr.strip().splitlines()[-5:]
+    last = result.stderr.strip().splitlines()[-6:]
     assert last[0] == "FailedChunksError: 1 chunk failed; all others are done:"
     assert last[1].strip().startswith("1: not an npy file: 1__2_8_8_5.npy")
+    assert last[3].startswith("1 of 1 chunk")
     assert json.loads((reports / "fingerprint.json").read_text())["synapse_ids"] == ["007"]
+
+
+def test_the_end_says_that_a_result_is_of_no_use(write_pair, small, run, tmp_path):
+    """With one of three label values wrong, which is an error for no chunk."""
+    mask = np.full((8, 8, 20), 1, np.uint8)
+    mask[4:, :, :] = 30
+    for synapse_id in ("1", "007"):
+        em = np.random.default_rng(len(synapse_id)).integers(1, 255, (8, 8, 20), np.uint8)
+        write_pair(synapse_id, em, mask)
+    keys = params.Preprocess().seg_mask_map
+    values = {**small, "seg_mask_map": dict(zip(keys, (1, 20, 30), strict=True))}
+    checked(run("preprocess", values))
+    assert text_of(tmp_path / "out.ipynb").splitlines()[-4:] == [
+        "chunks: 2 done, 2 with warnings, 0 with blanked sections, 0 unpaired, 0 failed",
+        "2 of 2 chunks: no cleft voxel; labels found: 1, 30: see seg_mask_map",
+        f"results: {(tmp_path / 'made' / 'processed').as_posix()}",
+        "next: see seg_mask_map, and run this again; if all is as it should be, inspect.ipynb",
+    ]
+    checked(run("fingerprint", values))
+    assert text_of(tmp_path / "out.ipynb").splitlines()[-5:] == [
+        "chunks: 2 fingerprinted, 0 failed",
+        "2 of 2 chunks: no cleft voxel: see seg_mask_map",
+        "2 of 2 chunks: no more sections than cutout_poisson_rate: 007, 1",
+        f"results: {(tmp_path / 'made' / 'reports').as_posix()}",
+        "next: not ready for training: mend or leave out these chunks, and run this again",
+    ]
 
 
 def test_executed_notebooks_are_compared_outside_of_the_project(small, run, tmp_path):

@@ -16,6 +16,7 @@ from synprep import demo, params
 from synprep._core import paths, record, rules
 from synprep._core.errors import FailedChunksError, ParameterError
 from synprep._core.paths import find_problem, project_root, resolve, shown
+from synprep._core.problems import Problem, warning
 
 MADE = demo.PATHS
 
@@ -729,6 +730,42 @@ def test_what_failed_and_was_accepted_is_named_above_it(capsys):
         "results: data/demo/processed",
         "next: inspect.ipynb",
     ]
+
+
+NO_CLEFT = [warning("no cleft voxel", (1, 3)), warning("no cleft voxel", (1,))]
+UNFIT = [Problem(kind="x and y differ", severity="unfit", synapse_id="7")]
+
+
+@pytest.mark.parametrize(
+    ("record", "n_done", "found", "said", "after"),
+    [
+        (
+            params.Preprocess(),
+            2,
+            NO_CLEFT,
+            "2 of 2 chunks: no cleft voxel; labels found: 1, 3: see seg_mask_map",
+            "see seg_mask_map, and run this again; if all is as it should be, inspect.ipynb",
+        ),
+        (params.Preprocess(), 4, NO_CLEFT, None, "inspect.ipynb"),
+        (
+            params.Fingerprint(),
+            4,
+            UNFIT,
+            "1 of 4 chunks: x and y differ: 7",
+            "not ready for training: mend or leave out these chunks, and run this again",
+        ),
+    ],
+)
+def test_what_comes_next_depends_on_what_most_chunks_share(record, n_done, found, said, after, capsys):
+    params.conclude(record, {}, found, done=n_done)
+    _, *shared, _, last = capsys.readouterr().out.splitlines()
+    assert shared == ([said] if said else [])
+    assert last == f"next: {after}"
+
+
+def test_what_is_wrong_with_a_chunk_that_failed_is_said_once(capsys):
+    params.conclude(params.Preprocess(max_failures=1), {"7": "damaged"}, UNFIT, done=1)
+    assert "x and y differ" not in capsys.readouterr().out
 
 
 MEND = "mend or remove what failed (problems.csv names all), and run this again"

@@ -61,16 +61,29 @@ def test_groups_are_of_one_kind_the_worst_first():
     assert problems.grouped([]) is None
 
 
+def shares(found, n_chunks):
+    return [problems.share(same, n_chunks) for same in problems.decisive(found, n_chunks)]
+
+
+def test_what_is_worse_than_a_warning_is_said_of_few_chunks_too():
+    found = [
+        Problem(kind="x and y differ", severity="unfit", synapse_id="7"),
+        Problem(kind="array file that the table does not list", severity="note"),
+        Problem(kind="EM without mask", severity="warning", stage="pairing", synapse_id="8"),
+        Problem(kind="every section is blanked", severity="warning", synapse_id="9"),
+    ]
+    assert shares(found, 3) == ["1 of 3 chunks: x and y differ: 7"]
+
+
 def test_what_most_chunks_share_is_said_once():
     found = [
         problems.warning("no cleft voxel", (1, 3)),
         problems.warning("no cleft voxel", (3, 255)),
         problems.warning("every section is blanked"),
-        Problem(kind="no cleft voxel"),
     ]
     said = "2 of 3 chunks: no cleft voxel; labels found: 1, 3, 255: see seg_mask_map"
-    assert problems.shared(found, 3) == [said]
-    assert problems.shared(found, 4) == []
-    assert problems.shared(found[2:3], 1) == [
+    assert shares(found[:3], 3) == [said]
+    assert shares(found[:3], 4) == []
+    assert shares(found[2:3], 1) == [
         "1 of 1 chunk: every section is blanked: see cutout_threshold and cutout_pixel_value"
     ]

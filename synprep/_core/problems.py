@@ -109,21 +109,26 @@ def grouped(problems: Iterable[Problem]) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=columns).set_index("problem") if rows else None
 
 
-def shared(problems: Iterable[Problem], n_chunks: int) -> list[str]:
-    """Say once what more than half of the chunks share, with the parameters to look at."""
+def decisive(problems: Iterable[Problem], n_chunks: int) -> list[list[Problem]]:
+    """Problems that decide what to do next, by kind: warnings of most chunks, and all that is worse."""
     by_kind = defaultdict(list)
     for one in problems:
-        if one.severity == "warning" and one.stage != "pairing":
+        if one.severity != "note" and one.stage != "pairing":
             by_kind[one.kind].append(one)
-    return [_share(by_kind[kind], n_chunks) for kind in sorted(by_kind) if 2 * len(by_kind[kind]) > n_chunks]
+    groups = [by_kind[kind] for kind in sorted(by_kind)]
+    return [same for same in groups if same[0].severity != "warning" or 2 * len(same) > n_chunks]
 
 
-def _share(same: Sequence[Problem], n_chunks: int) -> str:
-    kind, hint = same[0].kind, same[0].hint
+def share(same: Sequence[Problem], n_chunks: int) -> str:
+    """Say once what chunks have in common: the parameters to look at if most do, else which chunks do."""
+    is_of_most = 2 * len(same) > n_chunks
+    hint = (
+        f"see {same[0].hint}" if is_of_most and same[0].hint else listed((one.synapse_id for one in same), 3)
+    )
     labels = sorted({label for one in same for label in one.labels_found or ()})
     is_about_labels = any(one.labels_found is not None for one in same)
     found = f"; labels found: {listed(labels, 10) or 'none'}" if is_about_labels else ""
-    return f"{len(same):,} of {counted(n_chunks, 'chunk')}: {kind}{found}" + (f": see {hint}" if hint else "")
+    return f"{len(same):,} of {counted(n_chunks, 'chunk')}: {same[0].kind}{found}: {hint}"
 
 
 def warning(kind: str, labels_found: Iterable[int] | None = None, detail: str = "") -> Problem:
