@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from synprep._core.dataset import Dataset, load
 from synprep._core.errors import ChunkError, TableError, composed, counted, listed
 from synprep._core.npy import NpyFile
 from synprep._core.pair_checks import PairMeasures
+from synprep._core.problems import Problem
 from synprep.pairing import Pair
 from synprep.params import Extract, Inspect, InspectRaw, from_mapping
 
@@ -105,7 +106,7 @@ def load_synapses(data: Dataset, synapse_ids: Iterable[str]) -> tuple[list[Synap
 
 def load_raw(
     pairs: Iterable[Pair], p: InspectRaw | Extract
-) -> tuple[list[Synapse], pd.DataFrame, dict[str, str]]:
+) -> tuple[list[Synapse], pd.DataFrame, list[Problem], dict[str, str]]:
     """Load the sections of raw pairs that preprocess would keep, and measure the whole chunks.
 
     What extract does not take, such as `n_sections`, is as by default.
@@ -118,7 +119,9 @@ def load_raw(
         Index synapse_id; `mask_fits` (True, False, or None where it could not be measured), `fit_score`,
         `shift_x` and `shift_y` (pixels by which the mask would have to be moved to fit best), correlations of
         neighbours along x, y and z, `cleft_ratio`, `n_sections` and `n_kept_sections`, `warnings` and
-        `not_measured` (lists of texts): see `tell`.
+        `not_measured` (lists of texts).
+    found : list of Problem
+        What `tell` says of them: warnings, and, as notes, what could not be measured.
     failures : dict of str to str
         Reason by synapse id for the others.
     """
@@ -127,8 +130,9 @@ def load_raw(
     by_id = {pair.synapse_id: pair for pair in pairs}
     loaded, failures = _load_all(lambda synapse_id: _load_raw_one(by_id[synapse_id], p), by_id)
     names = [*(one.name for one in fields(PairMeasures)), *_CHECKED]
-    checks = pd.DataFrame([row for _, row in loaded], [one.synapse_id for one, _ in loaded], names)
-    return [one for one, _ in loaded], checks.rename_axis("synapse_id"), failures
+    checks = pd.DataFrame([row for _, row, _ in loaded], [one.synapse_id for one, *_ in loaded], names)
+    found = [problem for *_, of_chunk in loaded for problem in of_chunk]
+    return [one for one, *_ in loaded], checks.rename_axis("synapse_id"), found, failures
 
 
 def _load_all(load_one: Callable[[str], Any], synapse_ids: Iterable[str]) -> tuple[list[Any], dict[str, str]]:
@@ -153,7 +157,7 @@ def _load_one(data: Dataset, synapse_id: str) -> Synapse:
     return Synapse(synapse_id, em_xyz, mask_xyz, _centre(em_xyz, mask_xyz), data.spacing_xyz_nm, caption)
 
 
-def _load_raw_one(pair: Pair, p: InspectRaw) -> tuple[Synapse, dict[str, Any]]:
+def _load_raw_one(pair: Pair, p: InspectRaw) -> tuple[Synapse, dict[str, Any], list[Problem]]:
     with pair.open() as raw:
         n_sections = raw.shape[2]
         start, stop = arrays.crop_bounds(n_sections, p.axial_to_sagittal_spacing, p.n_sections)
@@ -161,18 +165,20 @@ def _load_raw_one(pair: Pair, p: InspectRaw) -> tuple[Synapse, dict[str, Any]]:
         of_labels = [*chunk.label_warnings(raw, kept, p.seg_mask_map), *raw.warnings()]
         measures, lacking = _measure(raw, kept, p)
     told = pair_checks.warnings(measures, p.axial_to_sagittal_spacing)
-    warnings = [(kind, f"{kind} {why}") for kind, why in told.items()]
-    warnings += [(problem.kind, problem.text) for problem in of_labels]
+    texts = [f"{kind} {why}" for kind, why in told.items()] + [problem.text for problem in of_labels]
+    warnings = [*map(problems.warning, told), *of_labels]
+    not_measured = [Problem(kind=f"not measured: {text}", severity="note") for text in lacking]
+    found = [replace(problem, synapse_id=pair.synapse_id) for problem in (*warnings, *not_measured)]
     counts = {"n_sections": n_sections, "n_kept_sections": stop - start}
-    checks = asdict(measures) | counts | {"warnings": [text for _, text in warnings], "not_measured": lacking}
+    checks = asdict(measures) | counts | {"warnings": texts, "not_measured": lacking}
     em_xyz, mask_xyz = kept.tensor_cxyz
     spacing_xyz_nm = arrays.spacing_xyz_nm(p.voxel_size_xy_nm, p.axial_to_sagittal_spacing)
     volumes = arrays.label_volumes(kept.counts, p.axial_to_sagittal_spacing).values()
     caption = _caption(f"{pair.synapse_id}: z {start} to {stop - 1} of {n_sections}", volumes, spacing_xyz_nm)
-    short = _short([kind for kind, _ in warnings], measures.mask_fits is None and bool(lacking))
+    short = _short([problem.kind for problem in warnings], measures.mask_fits is None and bool(lacking))
     centre_xyz = _centre(em_xyz, mask_xyz)
     one = Synapse(pair.synapse_id, em_xyz, mask_xyz, centre_xyz, spacing_xyz_nm, caption, start, short)
-    return one, checks
+    return one, checks, found
 
 
 def _centre(em_xyz: np.ndarray, mask_xyz: np.ndarray) -> tuple[int, int, int]:
@@ -215,13 +221,15 @@ def _caption(what: str, volumes: Iterable[float], spacing_xyz_nm: np.ndarray) ->
     return what, f"{', '.join(sizes)} µm³"
 
 
-def tell(checks: pd.DataFrame) -> list[str]:
+def tell(checks: pd.DataFrame, found: Iterable[Problem]) -> list[str]:
     """Say in lines what `load_raw` has found: counts, what the crop keeps, warnings, what was not measured.
 
     Parameters
     ----------
     checks : DataFrame
         See `load_raw`.
+    found : iterable of Problem
+        See `load_raw`; one line for all of one kind.
 
     Returns
     -------
@@ -240,9 +248,7 @@ def tell(checks: pd.DataFrame) -> list[str]:
         f"the crop keeps {kept} of {n} sections: {counted(times, 'pair')}"
         for (kept, n), times in counts.items()
     ]
-    for name, said in (("warnings", ""), ("not_measured", "not measured: ")):
-        lines += [f"{one}: {said}{text}" for one, texts in checks[name].items() for text in texts]
-    return lines
+    return lines + [problems.share(same, len(checks)) for same in problems.by_kind(found)]
 
 
 def links(data: Dataset, synapse_ids: Iterable[str]) -> "_Links | None":

@@ -268,5 +268,10 @@ class TestWarnings:
         masks = (removed, edge, np.zeros_like(INNER))
         found = [process(tmp_path, Preprocess(), np.zeros_like(EM), mask).warnings for mask in masks]
         warnings = [warning for one in found for warning in one]
-        assert {warning.kind for warning in warnings} == set(problems.HINTS)
+        of_pairs = {
+            "the mask may not fit its EM",
+            "the axes may be out of order",
+            "label values may be mixed up",
+        }
+        assert {warning.kind for warning in warnings} == set(problems.HINTS) - of_pairs
         assert all(warning.hint for warning in warnings)

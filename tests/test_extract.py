@@ -248,7 +248,7 @@ def test_surveys_and_inspect_raw_take_volumes_too(here, capsys):
     surveyed = survey.run(pairs, p, survey.choose_example(pairs, pairs, p))
     assert (len(surveyed.synapse_ids), surveyed.failures) == (6, {})
     assert len(surveyed.sections) == 6 * 64
-    synapses, checks, failures = inspection.load_raw(pairs[:2], InspectRaw(volumes=volumes()))
+    synapses, checks, _, failures = inspection.load_raw(pairs[:2], InspectRaw(volumes=volumes()))
     assert (len(synapses), failures) == (2, {})
     assert synapses[0].em_xyz.shape == (96, 96, 13)
     assert checks["mask_fits"].tolist() == [True, True]

@@ -18,6 +18,7 @@ import pytest
 from synprep import figures, inspection, pairing, preprocess
 from synprep._core import chunk, dataset, tables
 from synprep._core.errors import ChunkError, TableError
+from synprep._core.problems import Problem
 from synprep._core.synthetic import make_chunk
 from synprep.params import Inspect, InspectRaw, Preprocess
 
@@ -191,7 +192,7 @@ def test_the_section_that_is_drawn_shows_the_cleft(black_z, z):
 def test_a_raw_pair_is_cropped_but_not_blanked(raw):
     del raw["proc_data_path"]
     p = InspectRaw(**raw, seg_mask_map=dict(zip(Preprocess().seg_mask_map, (1, 2, 3), strict=True)))
-    synapses, checks, failures = inspection.load_raw(pairing.find(p).pairs, p)
+    synapses, checks, found, failures = inspection.load_raw(pairing.find(p).pairs, p)
     one = synapses[0]
     assert failures == {}
     assert one.em_xyz.shape == (6, 5, 5)
@@ -203,6 +204,10 @@ def test_a_raw_pair_is_cropped_but_not_blanked(raw):
     said += ["the cleft touches the crop's edge, and may be cut off: last z"]
     assert checks.loc["007", "warnings"][1:] == said
     assert one.warning == "label values may be mixed up (+ 2)"
+    kinds = [problem.kind for problem in found]
+    assert kinds[:2] == ["label values may be mixed up", "the crop removed all postsynaptic voxels"]
+    assert kinds[3].startswith("not measured: whether the mask fits (too few")
+    assert {problem.synapse_id for problem in found} == {"007", "8"}
     assert checks.loc["007", ["n_sections", "n_kept_sections"]].tolist() == [20, 5]
 
 
@@ -216,7 +221,7 @@ def two_pairs(write_pair, paths):
 
 
 def test_checks_of_whole_raw_pairs(two_pairs):
-    synapses, checks, _ = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)
+    synapses, checks, _, _ = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)
     assert checks.index.tolist() == ["good", "moved"]
     assert checks["mask_fits"].tolist() == [True, False]
     assert checks["shift_x"].tolist() == [0, -16]
@@ -225,26 +230,29 @@ def test_checks_of_whole_raw_pairs(two_pairs):
     assert all(one.warning for one in synapses)  # the cleft is cut off
 
 
-def test_checks_are_told(two_pairs):
-    checks = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)[1]
-    checks.at["good", "warnings"], checks.at["moved", "warnings"] = [], ["a", "b"]
-    assert inspection.tell(checks) == [
-        "2 pairs: 1 without warnings, 1 with warnings, 0 without warnings but not wholly measured",
+def test_checks_are_told_with_one_line_for_what_is_alike(two_pairs):
+    _, checks, found, _ = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)
+    cut_off = (
+        "the cleft touches the crop's edge, and may be cut off: see n_sections and axial_to_sagittal_spacing"
+    )
+    assert inspection.tell(checks, found) == [
+        "2 pairs: 0 without warnings, 2 with warnings, 0 without warnings but not wholly measured",
         "the crop keeps 2 of 40 sections: 2 pairs",
-        "moved: a",
-        "moved: b",
+        f"2 of 2 chunks (good, moved): {cut_off}",
+        "1 of 2 chunks (moved): the mask may not fit its EM: see the files' pairing and axes' order",
     ]
-    checks.at["good", "not_measured"] = ["c"]
-    first, *_, last = inspection.tell(checks)
+    checks.at["good", "warnings"], checks.at["good", "not_measured"] = [], ["c"]
+    note = Problem(kind="not measured: c", severity="note", synapse_id="good")
+    first, *_, last = inspection.tell(checks, [*found, note])
     assert first == "2 pairs: 0 without warnings, 1 with warnings, 1 without warnings but not wholly measured"
-    assert last == "good: not measured: c"
-    assert inspection.tell(checks[:0]) == [
+    assert last == "1 of 2 chunks (good): not measured: c"
+    assert inspection.tell(checks[:0], []) == [
         "0 pairs: 0 without warnings, 0 with warnings, 0 without warnings but not wholly measured"
     ]
 
 
 def test_checks_are_saved_as_the_notebook_does(two_pairs, tmp_path):
-    _, checks, _ = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)
+    _, checks, _, _ = inspection.load_raw(pairing.find(two_pairs).pairs, two_pairs)
     checks = checks.astype({"mask_fits": object})
     checks.at["good", "mask_fits"], checks.at["good", "shift_x"] = None, np.nan
     figures.save(tmp_path / "a", plt.figure(), checks.reset_index().to_dict("list"))
@@ -260,7 +268,7 @@ def test_a_pair_without_neurons_is_not_measured(write_pair, paths):
     em, mask = make_chunk(1000379, (96, 96, 20))
     write_pair("1", em, mask * (mask == 2))
     del paths["proc_data_path"]
-    (one,), checks, _ = inspection.load_raw(pairing.find(InspectRaw(**paths)).pairs, InspectRaw(**paths))
+    (one,), checks, _, _ = inspection.load_raw(pairing.find(InspectRaw(**paths)).pairs, InspectRaw(**paths))
     assert checks["mask_fits"].tolist() == [None]
     said = [text.split(" (")[0] for text in checks.loc["1", "not_measured"]]
     assert said == ["whether the mask fits", "cleft_ratio"]
@@ -281,7 +289,7 @@ def test_what_cannot_be_read_beyond_the_crop_is_said(write_pair, paths, monkeypa
     monkeypatch.setattr(chunk, "keep", fail)
     del paths["proc_data_path"]
     p = InspectRaw(**paths, n_sections=20)
-    _, checks, failures = inspection.load_raw(pairing.find(p).pairs, p)
+    _, checks, _, failures = inspection.load_raw(pairing.find(p).pairs, p)
     assert (failures, checks["mask_fits"].tolist()) == ({}, [True])
     said = "sections that the crop leaves out (blocks of the em volume are absent: somewhere: 3)"
     assert checks.loc["1", "not_measured"] == [said]
@@ -292,7 +300,7 @@ def test_where_no_labels_are_expected_they_are_not_measured(write_pair, paths):
     write_pair("1", em, np.ascontiguousarray(mask[::-1, ::-1]))
     del paths["proc_data_path"]
     p = InspectRaw(**paths, n_sections=24, seg_mask_map={})
-    (one,), checks, _ = inspection.load_raw(pairing.find(p).pairs, p)
+    (one,), checks, _, _ = inspection.load_raw(pairing.find(p).pairs, p)
     assert (len(one.caption), one.warning) == (2, "")
     assert checks.loc["1", ["warnings", "not_measured"]].tolist() == [[], []]
     assert checks[["mask_fits", "fit_score", "shift_x", "shift_y", "cleft_ratio"]].isna().all(axis=None)

@@ -251,18 +251,24 @@ def test_the_end_says_that_a_result_is_of_no_use(write_pair, small, run, tmp_pat
         write_pair(synapse_id, em, mask)
     keys = params.Preprocess().seg_mask_map
     values = {**small, "seg_mask_map": dict(zip(keys, (1, 20, 30), strict=True))}
+    no_cleft = "2 of 2 chunks (007, 1): no cleft voxel; labels found: 1, 30: see seg_mask_map"
+    again = "seg_mask_map, and run this again; if all is as it should be,"
+    checked(run("inspect_raw", values))
+    text = text_of(tmp_path / "out.ipynb")
+    assert text.count(no_cleft) == 2 and text.endswith(f"{again} cutout_histogram.ipynb\n")
+    assert "chunks: 2 looked at, 2 with warnings, 0 unpaired, 0 failed\n" in text
     checked(run("preprocess", values))
     assert text_of(tmp_path / "out.ipynb").splitlines()[-4:] == [
         "chunks: 2 done, 2 with warnings, 0 with blanked sections, 0 unpaired, 0 failed",
-        "2 of 2 chunks: no cleft voxel; labels found: 1, 30: see seg_mask_map",
+        no_cleft,
         f"results: {(tmp_path / 'made' / 'processed').as_posix()}",
-        "next: see seg_mask_map, and run this again; if all is as it should be, inspect.ipynb",
+        f"next: see {again} inspect.ipynb",
     ]
     checked(run("fingerprint", values))
     assert text_of(tmp_path / "out.ipynb").splitlines()[-5:] == [
         "chunks: 2 fingerprinted, 0 failed",
-        "2 of 2 chunks: no cleft voxel: see seg_mask_map",
-        "2 of 2 chunks: no more sections than cutout_poisson_rate: 007, 1",
+        "2 of 2 chunks (007, 1): no cleft voxel: see seg_mask_map",
+        "2 of 2 chunks (007, 1): no more sections than cutout_poisson_rate",
         f"results: {(tmp_path / 'made' / 'reports').as_posix()}",
         "next: not ready for training: mend or leave out these chunks, and run this again",
     ]

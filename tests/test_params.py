@@ -2,7 +2,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -732,7 +732,7 @@ def test_what_failed_and_was_accepted_is_named_above_it(capsys):
     ]
 
 
-NO_CLEFT = [warning("no cleft voxel", (1, 3)), warning("no cleft voxel", (1,))]
+NO_CLEFT = [replace(warning("no cleft voxel", (1, label)), synapse_id=f"{label}") for label in (3, 1)]
 UNFIT = [Problem(kind="x and y differ", severity="unfit", synapse_id="7")]
 
 
@@ -743,7 +743,7 @@ UNFIT = [Problem(kind="x and y differ", severity="unfit", synapse_id="7")]
             params.Preprocess(),
             2,
             NO_CLEFT,
-            "2 of 2 chunks: no cleft voxel; labels found: 1, 3: see seg_mask_map",
+            "2 of 2 chunks (3, 1): no cleft voxel; labels found: 1, 3: see seg_mask_map",
             "see seg_mask_map, and run this again; if all is as it should be, inspect.ipynb",
         ),
         (params.Preprocess(), 4, NO_CLEFT, None, "inspect.ipynb"),
@@ -751,7 +751,7 @@ UNFIT = [Problem(kind="x and y differ", severity="unfit", synapse_id="7")]
             params.Fingerprint(),
             4,
             UNFIT,
-            "1 of 4 chunks: x and y differ: 7",
+            "1 of 4 chunks (7): x and y differ",
             "not ready for training: mend or leave out these chunks, and run this again",
         ),
     ],

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from synprep._core import problems
@@ -72,18 +74,18 @@ def test_what_is_worse_than_a_warning_is_said_of_few_chunks_too():
         Problem(kind="EM without mask", severity="warning", stage="pairing", synapse_id="8"),
         Problem(kind="every section is blanked", severity="warning", synapse_id="9"),
     ]
-    assert shares(found, 3) == ["1 of 3 chunks: x and y differ: 7"]
+    assert shares(found, 3) == ["1 of 3 chunks (7): x and y differ"]
 
 
 def test_what_most_chunks_share_is_said_once():
     found = [
-        problems.warning("no cleft voxel", (1, 3)),
-        problems.warning("no cleft voxel", (3, 255)),
-        problems.warning("every section is blanked"),
+        replace(problems.warning("no cleft voxel", (1, 3)), synapse_id="7"),
+        replace(problems.warning("no cleft voxel", (3, 255)), synapse_id="8"),
+        replace(problems.warning("every section is blanked"), synapse_id="9"),
     ]
-    said = "2 of 3 chunks: no cleft voxel; labels found: 1, 3, 255: see seg_mask_map"
+    said = "2 of 3 chunks (7, 8): no cleft voxel; labels found: 1, 3, 255: see seg_mask_map"
     assert shares(found[:3], 3) == [said]
     assert shares(found[:3], 4) == []
     assert shares(found[2:3], 1) == [
-        "1 of 1 chunk: every section is blanked: see cutout_threshold and cutout_pixel_value"
+        "1 of 1 chunk (9): every section is blanked: see cutout_threshold and cutout_pixel_value"
     ]

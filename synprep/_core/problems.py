@@ -16,7 +16,7 @@ SEVERITIES = ("error", "unfit", "warning", "note")  # the worst first
 NO_CLEFT = "no cleft in the whole chunk"  # that was cut from volumes
 REMOVED = {name: f"the crop removed all {name} voxels" for name in ("presynaptic", "cleft", "postsynaptic")}
 
-# Parameters to look at, by the kind of a warning.
+# Parameters, and what else, to look at, by the kind of a warning.
 _LABELS, _CROP = "seg_mask_map", "n_sections and axial_to_sagittal_spacing"
 HINTS = {
     "no presynaptic voxel": _LABELS,
@@ -26,6 +26,9 @@ HINTS = {
     **dict.fromkeys(REMOVED.values(), _CROP),
     "the cleft touches the crop's edge, and may be cut off": _CROP,
     "every section is blanked": "cutout_threshold and cutout_pixel_value",
+    "the mask may not fit its EM": "the files' pairing and axes' order",
+    "the axes may be out of order": "the axes' order (x, y, z)",
+    "label values may be mixed up": _LABELS,
 }
 
 
@@ -52,7 +55,7 @@ class Problem:
 
     @property
     def hint(self) -> str:
-        """Parameters to look at; empty if there are none."""
+        """Parameters, or what else, to look at; empty if there is nothing."""
         return HINTS.get(self.kind, "")
 
 
@@ -99,36 +102,40 @@ def grouped(problems: Iterable[Problem]) -> pd.DataFrame | None:
         Index `problem`; columns `severity`, `chunks` (how many) and `examples` (files, or synapse ids). None
         if there is no problem, so that a notebook shows nothing.
     """
-    examples = defaultdict(list)
-    for one in problems:
-        is_file = one.file.endswith(".npy") or not one.synapse_id
-        examples[one.severity, one.kind].append(one.file if is_file else one.synapse_id)
-    ordered = sorted(examples.items(), key=lambda item: (SEVERITIES.index(item[0][0]), -len(item[1])))
-    rows = [(kind, severity, len(names), listed(names, 3)) for (severity, kind), names in ordered]
+    rows = [
+        (same[0].kind, same[0].severity, len(same), listed(map(_example, same), 3))
+        for same in by_kind(problems)
+    ]
     columns = ["problem", "severity", "chunks", "examples"]
     return pd.DataFrame(rows, columns=columns).set_index("problem") if rows else None
 
 
+def by_kind(problems: Iterable[Problem]) -> list[list[Problem]]:
+    """Problems of one kind together, the worst first, then the most frequent."""
+    groups = defaultdict(list)
+    for one in problems:
+        groups[one.severity, one.kind].append(one)
+    return sorted(groups.values(), key=lambda same: (SEVERITIES.index(same[0].severity), -len(same)))
+
+
+def _example(one: Problem) -> str:
+    return one.file if one.file.endswith(".npy") or not one.synapse_id else one.synapse_id
+
+
 def decisive(problems: Iterable[Problem], n_chunks: int) -> list[list[Problem]]:
     """Problems that decide what to do next, by kind: warnings of most chunks, and all that is worse."""
-    by_kind = defaultdict(list)
-    for one in problems:
-        if one.severity != "note" and one.stage != "pairing":
-            by_kind[one.kind].append(one)
-    groups = [by_kind[kind] for kind in sorted(by_kind)]
-    return [same for same in groups if same[0].severity != "warning" or 2 * len(same) > n_chunks]
+    told = by_kind(one for one in problems if one.severity != "note" and one.stage != "pairing")
+    return [same for same in told if same[0].severity != "warning" or 2 * len(same) > n_chunks]
 
 
 def share(same: Sequence[Problem], n_chunks: int) -> str:
-    """Say once what chunks have in common: the parameters to look at if most do, else which chunks do."""
-    is_of_most = 2 * len(same) > n_chunks
-    hint = (
-        f"see {same[0].hint}" if is_of_most and same[0].hint else listed((one.synapse_id for one in same), 3)
-    )
+    """Say once what chunks have in common, with the parameters to look at."""
+    kind, hint = same[0].kind, same[0].hint
     labels = sorted({label for one in same for label in one.labels_found or ()})
     is_about_labels = any(one.labels_found is not None for one in same)
     found = f"; labels found: {listed(labels, 10) or 'none'}" if is_about_labels else ""
-    return f"{len(same):,} of {counted(n_chunks, 'chunk')}: {same[0].kind}{found}: {hint}"
+    where = f"{len(same):,} of {counted(n_chunks, 'chunk')} ({listed(map(_example, same), 3)})"
+    return f"{where}: {kind}{found}" + (f": see {hint}" if hint else "")
 
 
 def warning(kind: str, labels_found: Iterable[int] | None = None, detail: str = "") -> Problem:
