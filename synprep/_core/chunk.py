@@ -261,7 +261,7 @@ def label_warnings(raw: RawPair, kept: Kept, seg_mask_map: Mapping[str, int]) ->
         return
     unknown = np.flatnonzero(kept.counts[4:]) + 4
     if unknown.size:
-        yield problems.warning("labels outside 0 to 3", unknown)
+        yield problems.warning(problems.UNNAMED, unknown)
     absent = {arrays.LABELS[label]: key for key, label in arrays.MASK_KEYS.items() if kept.counts[label] == 0}
     found = np.flatnonzero(kept.raw_counts[1:]) + 1
     whole_xyz = raw.mask.read(allocate=npy.reused("input")) if absent else np.zeros(0)

@@ -14,6 +14,7 @@ COLUMNS = ("synapse_id", "severity", "stage", "problem", "em_path", "mask_path")
 SEVERITIES = ("error", "unfit", "warning", "note")  # the worst first
 
 NO_CLEFT = "no cleft in the whole chunk"  # that was cut from volumes
+UNNAMED = "labels that are not in seg_mask_map"
 REMOVED = {name: f"the crop removed all {name} voxels" for name in ("presynaptic", "cleft", "postsynaptic")}
 
 # Parameters, and what else, to look at, by the kind of a warning.
@@ -22,7 +23,8 @@ HINTS = {
     "no presynaptic voxel": _LABELS,
     "no cleft voxel": _LABELS,
     "no postsynaptic voxel": _LABELS,
-    "labels outside 0 to 3": _LABELS,
+    UNNAMED: _LABELS,
+    "labels outside 0 to 3": _LABELS,  # the same, as 0.1.0 has recorded it; and of tensors
     **dict.fromkeys(REMOVED.values(), _CROP),
     "the cleft touches the crop's edge, and may be cut off": _CROP,
     "every section is blanked": "cutout_threshold and cutout_pixel_value",
