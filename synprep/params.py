@@ -101,7 +101,7 @@ _Resume = Annotated[
 ]
 _MaxFailures = Annotated[
     int,
-    "with more failed chunks the run ends with an error, after all else is written",
+    "with more failed chunks, or if all failed, the run ends with an error, after all else is written",
     Facts(at_least(0)),
 ]
 
@@ -530,7 +530,7 @@ def conclude(
     counts = {**counts, "failed": len(failures)}
     outputs = [name for name, (_, _, facts) in declared(type(record)).items() if facts.path == "output"]
     lines = [
-        *failure_lines(failures),
+        *failure_lines(failures, n_come_out),
         "chunks: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()),
         *(share(same, n_come_out) for same in shared),
         "results: " + ", ".join(shown(getattr(record, name)) for name in outputs),
@@ -554,8 +554,10 @@ def _mend(record: Record, n_failures: int, has_come_out: bool) -> str:
     """What to do when more chunks failed than are accepted."""
     if not hasattr(record, "max_failures"):
         return "the results are without what failed; mend or remove it, and run this again"
-    accept = f"; or accept it with max_failures {n_failures}" if has_come_out else ""
-    return f"mend or remove what failed (problems.csv names all), and run this again{accept}"
+    mend = "mend or remove what failed (problems.csv names all), and run this again"
+    if has_come_out:
+        return f"{mend}; or accept it with max_failures {n_failures}"
+    return mend + ("; max_failures does not apply where none came out" if record.max_failures else "")
 
 
 def content(record: Record) -> dict[str, object]:

@@ -84,8 +84,16 @@ def test_boolean_mask(tmp_path):
 @pytest.mark.parametrize(
     ("em", "mask", "reason"),
     [
-        (EM.astype(np.float32), MASK, "EM must be uint8: it is float32"),
-        (EM.astype(np.uint16), MASK, "EM must be uint8: it is uint16"),
+        (
+            EM.astype(np.float32),
+            MASK,
+            r"EM must be uint8: it is float32 \(to convert: docs/troubleshooting.md\)",
+        ),
+        (
+            EM.astype(np.uint16),
+            MASK,
+            r"EM must be uint8: it is uint16 \(to convert: docs/troubleshooting.md\)",
+        ),
         (EM[0], MASK, r"EM must have three axes .*: its shape is \(10, 20\)"),
         (EM[None], MASK, "EM must have three axes"),
         (EM[..., None, None], MASK, r"EM must have three axes .*: its shape is \(10, 10, 20, 1, 1\)"),

@@ -178,7 +178,8 @@ def test_all_chunks_bad(small, run, tmp_path):
     result = run("preprocess", {**small, "max_failures": 5})
     assert result.returncode != 0
     last = result.stderr.strip().splitlines()[-6:]
-    assert last[0] == "FailedChunksError: 2 chunks failed; all others are done:"
+    assert last[0] == "FailedChunksError: 2 chunks failed; there are no others:"
+    assert last[-1].endswith("; max_failures does not apply where none came out")
     assert "problems.csv" in os.listdir(tmp_path / "made" / "processed")
 
 

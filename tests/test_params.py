@@ -775,7 +775,8 @@ MEND = "mend or remove what failed (problems.csv names all), and run this again"
     ("record", "n_done", "after"),
     [
         (params.Preprocess(max_failures=1), 3, f"{MEND}; or accept it with max_failures 12"),
-        (params.Preprocess(max_failures=99), 0, MEND),  # nothing came out
+        (params.Preprocess(max_failures=99), 0, f"{MEND}; max_failures does not apply where none came out"),
+        (params.Preprocess(), 0, MEND),
         (params.Extract(), 3, f"{MEND}; or accept it with max_failures 12"),
         (params.Inspect(), 3, "the results are without what failed; mend or remove it, and run this again"),
     ],
@@ -784,7 +785,7 @@ def test_more_failures_than_are_accepted_end_in_one_error(record, n_done, after,
     with pytest.raises(FailedChunksError) as caught:
         params.conclude(record, {f"id{n}": "bad" for n in range(12)}, done=n_done)
     head, *failed, more, chunks, results, last = str(caught.value).splitlines()
-    assert head == "12 chunks failed; all others are done:"
+    assert head == f"12 chunks failed; {'all others are done' if n_done else 'there are no others'}:"
     assert failed == [f"  id{n}: bad" for n in range(10)]
     assert (more, chunks) == ("  and 2 more", f"chunks: {n_done} done, 12 failed")
     assert results.startswith("results: data/")

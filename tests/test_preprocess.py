@@ -128,7 +128,9 @@ def test_a_bad_chunk_is_named_and_the_others_are_done(write_pair, paths, tmp_pat
     write_pair("bad", em_xyz=np.zeros((3, 3, 3), np.float32))
     result = run(Preprocess(**paths))
     assert result.meta["synapse_id"].tolist() == ["good"]
-    assert result.failures == {"bad": "EM must be uint8: bad.npy: it is float32"}
+    assert result.failures == {
+        "bad": "EM must be uint8: bad.npy: it is float32 (to convert: docs/troubleshooting.md)"
+    }
     (row,) = pd.read_csv(tmp_path / "processed" / "problems.csv").to_dict("records")
     assert [row[name] for name in ("synapse_id", "severity", "stage")] == ["bad", "error", "preflight"]
     assert row["em_path"] == (tmp_path / "em" / "bad.npy").as_posix()
@@ -356,7 +358,7 @@ def test_what_is_written_is_read_and_what_is_printed_is_printable(names):
         printed = [*result.notes, *written.to_numpy().flat, *data.meta["synapse_id"]]
         shown = found.as_table(), problems.grouped(result.problems)
         printed += [text for table in shown if table is not None for text in table["examples"]]
-        printed += errors.failure_lines(result.failures)
+        printed += errors.failure_lines(result.failures, len(result.meta))
         assert [text for text in printed if not is_printable(text)] == []
         assert run(p).counts["done"] == 0
 

@@ -76,7 +76,11 @@ class Pair:
                 kind = "EM must have three axes (x, y, z), none empty"
                 raise ChunkError(kind, f"its shape is {shape}", self.em_path)
             if dtype != np.uint8:
-                raise ChunkError("EM must be uint8", f"it is {dtype}", self.em_path)
+                raise ChunkError(
+                    "EM must be uint8",
+                    f"it is {dtype} (to convert: docs/troubleshooting.md)",
+                    self.em_path,
+                )
             stack.pop_all()
         return em
 

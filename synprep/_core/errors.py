@@ -97,11 +97,12 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def failure_lines(failures: Mapping[str, str]) -> list[str]:
+def failure_lines(failures: Mapping[str, str], n_come_out: int) -> list[str]:
     """Say how many chunks failed, and why the first few did, by synapse id; nothing if none did."""
     if not failures:
         return []
-    head = f"{counted(len(failures), 'chunk')} failed; all others are done:"
+    others = "all others are done" if n_come_out else "there are no others"
+    head = f"{counted(len(failures), 'chunk')} failed; {others}:"
     lines = [f"  {synapse_id}: {reason}" for synapse_id, reason in list(failures.items())[:10]]
     more = [f"  and {len(failures) - 10} more"] if len(failures) > 10 else []
     return [printable(line) for line in (head, *lines, *more)]
