@@ -71,20 +71,23 @@ def use_style(dark: bool = False) -> None:
         shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, text_table.as_html)
 
 
-def save(path: str | os.PathLike, figure: Figure, numbers: Mapping[str, Any] | None = None) -> None:
+def save(path: str | os.PathLike, figure: Figure | None, numbers: Mapping[str, Any] | None = None) -> None:
     """Write a figure as PNG and, if they are given, its numbers as JSON.
 
     Parameters
     ----------
     path : str or PathLike
         Without ``.png`` or ``.json``; its folder is made when missing.
-    figure : Figure
-        A picture of 10 inches becomes 1,500 pixels wide.
+    figure : Figure or None
+        A picture of 10 inches becomes 1,500 pixels wide; without one, that of an earlier run is removed.
     numbers : mapping, optional
         Numbers, text, and lists or arrays of them; NaN becomes null.
     """
     if numbers is not None:
         files.save_json(f"{path}.json", numbers)
+    if figure is None:
+        files.remove(f"{path}.png")
+        return
     with files.replacing(f"{path}.png") as file:
         figure.savefig(file, format="png", dpi=150)
 
@@ -307,10 +310,12 @@ def _withheld(ax: Axes, number: Mapping[str, Any]) -> None:
     ax.plot([], [], " ", label=text)
 
 
-def contact_sheet(synapses: Sequence[Synapse], title: str) -> Figure:
-    """Draw synapses, four in a row (fewer are larger), and one legend of the labels below."""
-    n_columns = min(4, len(synapses)) or 4
-    n_rows = math.ceil(len(synapses) / n_columns) or 1
+def contact_sheet(synapses: Sequence[Synapse], title: str) -> Figure | None:
+    """Draw synapses, four in a row (fewer are larger), and one legend of the labels below; of none, None."""
+    if not synapses:
+        return None
+    n_columns = min(4, len(synapses))
+    n_rows = math.ceil(len(synapses) / n_columns)
     width = min(9, 18 / n_columns)
     size = (n_columns * width, n_rows * (width + 0.5))
     figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False)

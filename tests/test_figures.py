@@ -350,7 +350,7 @@ def test_names_on_narrow_planes_stay_inside(ax, one):
 
 
 def test_a_contact_sheet_of_nothing(ax):
-    assert len(figures.contact_sheet([], "title").axes) == 4
+    assert figures.contact_sheet([], "title") is None
 
 
 def test_a_single_section_can_be_without_outlines(one):
@@ -511,6 +511,9 @@ def test_a_figure_is_saved_with_its_numbers(tmp_path):
     ]
     assert plt.imread(tmp_path / "new" / "one.two.png").shape[:2] == (300, 600)
     assert json.loads((tmp_path / "new" / "one.two.json").read_text()) == {"a": [None, 1]}
+    figures.save(tmp_path / "new" / "alone", None)
+    figures.save(tmp_path / "newer" / "alone", None)  # a folder that is not there
+    assert len(list((tmp_path / "new").iterdir())) == 2
 
 
 @pytest.mark.parametrize("synapse_id", [r"$\frac{$", "_a$_$"])

@@ -175,8 +175,14 @@ def test_a_bad_chunk_is_raised_after_all_others_are_written(small, run, tmp_path
 def test_all_chunks_bad(small, run, tmp_path):
     for name in ("1", "007"):
         (tmp_path / "em" / f"{name}.npy").write_bytes(b"text")
+    assert run("inspect_raw", small).returncode != 0
+    text = text_of(tmp_path / "out.ipynb")
+    assert "0 pairs: 0 without warnings" in text and "Empty DataFrame" not in text and "<Figure" not in text
+    assert os.listdir(tmp_path / "made" / "reports") == ["inspect_raw.json"]
     result = run("preprocess", {**small, "max_failures": 5})
     assert result.returncode != 0
+    text = text_of(tmp_path / "out.ipynb")
+    assert "Empty DataFrame" not in text and "<Figure" not in text
     last = result.stderr.strip().splitlines()[-6:]
     assert last[0] == "FailedChunksError: 2 chunks failed; there are no others:"
     assert last[-1].endswith("; max_failures does not apply where none came out")
