@@ -93,6 +93,8 @@ class Plan:
     unpaired : dict of str to int
         How many files are in no pair: em_only, mask_only, passed_over (neither EM nor mask), hidden; only
         what there is, and of ids only those that were asked for.
+    n_not_found : int
+        How many ids of `synapse_ids_path` no file has, or no row of the synapse table.
     """
 
     pairs: tuple[Pair, ...]
@@ -101,6 +103,7 @@ class Plan:
     problems: tuple[Problem, ...]
     done_state: list[int] | None
     unpaired: dict[str, int] = field(default_factory=dict)
+    n_not_found: int = 0
 
 
 def plan(found: Pairing, p: Preprocess, show_progress: bool = True) -> Plan:
@@ -152,11 +155,12 @@ def _plan(found: Pairing, p: Preprocess | Extract, show_progress: bool) -> Plan:
     done = work.find_done(job, usable) if p.resume else {}
     rest = [pair for pair in usable if pair.synapse_id not in done]
     todo, unusable, n_bytes = _preflight(rest, job, show_progress)
-    _say_what_is_missing(found, wanted)
+    missing = _say_what_is_missing(found, wanted)
+    n_not_found = len(missing - found.all_ids() - refused_ids)
     files.refuse_full_disk(job.folder, n_bytes)
     found_problems = (*refused, *unusable, *_unpaired(found))
     unpaired = {name: n for name in _UNPAIRED if (n := len(getattr(found, name)))}
-    return Plan(tuple(pairs), done, tuple(todo), found_problems, done_state, unpaired)
+    return Plan(tuple(pairs), done, tuple(todo), found_problems, done_state, unpaired, n_not_found)
 
 
 def _asked_for(found: Pairing, wanted: frozenset[str] | None, folder: Path) -> Pairing:
@@ -305,11 +309,12 @@ def _output(raw: RawPair, p: Preprocess | Extract) -> tuple[str, int, int]:
     return name, _HEADER_BYTES + n_bytes, n_bytes + (stop - start) * _SECTION_BYTES
 
 
-def _say_what_is_missing(found: Pairing, wanted: frozenset[str] | None) -> None:
+def _say_what_is_missing(found: Pairing, wanted: frozenset[str] | None) -> frozenset[str]:
     """Print which ids were asked for in vain; after the progress bar, which takes with it what was there."""
-    missing = sorted((wanted or frozenset()) - {composed(pair.synapse_id) for pair in found.pairs})
+    missing = (wanted or frozenset()) - {composed(pair.synapse_id) for pair in found.pairs}
     if missing:
-        print(f"{counted(len(missing), 'id')} of synapse_ids_path not paired: {listed(missing)}")
+        print(f"{counted(len(missing), 'id')} of synapse_ids_path not paired: {listed(sorted(missing))}")
+    return missing
 
 
 @dataclass(frozen=True)
@@ -324,7 +329,7 @@ class Result:
         As in `problems.csv`.
     counts : dict of str to int
         Chunks that are paired, done (by this run), skipped (finished before), failed and warned of; and files
-        that are em_only, mask_only or passed_over, where there are any.
+        that are em_only, mask_only or passed_over, and ids that are not_found, where there are any.
     inputs_hash : str
         SHA-256 of the input list: which files, of which size, make which chunk.
     notes : tuple of str
@@ -351,12 +356,13 @@ class Result:
     def tally(self) -> dict[str, int]:
         """What `params.conclude` says of the data set, or of the raw pairs."""
         warned = self.counts["warned"]
+        not_found = {name: n for name, n in self.counts.items() if name == "not_found"}
         if self.meta is None:
-            return {"cut": len(self.sources), "with_warnings": warned}
+            return {"cut": len(self.sources), "with_warnings": warned, **not_found}
         blanked = int((self.meta["n_cutout_sections"] > 0).sum())
         unpaired = self.counts.get("em_only", 0) + self.counts.get("mask_only", 0)
         known = {"with_warnings": warned, "with_blanked_sections": blanked, "unpaired": unpaired}
-        return {"done": len(self.meta), **known}
+        return {"done": len(self.meta), **known, **not_found}
 
     def summary(self) -> pd.DataFrame:
         """Counts of the data set, the same whether the run did it all or resumed; index `what`."""
@@ -463,7 +469,8 @@ def _counts(plan: Plan, found: Sequence[Problem], n_failed_now: int) -> dict[str
         "failed": len(failed),
         "warned": len(warned),
     }
-    return counts | {name: n for name, n in plan.unpaired.items() if name != "hidden"}
+    counts |= {name: n for name, n in plan.unpaired.items() if name != "hidden"}
+    return counts | ({"not_found": plan.n_not_found} if plan.n_not_found else {})
 
 
 def _inputs_hash(pairs: Sequence[Pair], p: Preprocess | Extract) -> str:

@@ -300,6 +300,7 @@ def test_executed_notebooks_are_compared_outside_of_the_project(small, run, tmp_
     ):
         assert line in text_of(tmp_path / name)
         assert ("which is kept as meta.1.csv" in text_of(tmp_path / name)) == (name != "inspect.ipynb")
+    assert "0 unpaired, 1 not found, 0 failed\n" in text_of(tmp_path / "preprocess.ipynb")
     assert "1 id of synapse_ids_path not in the data set: none" in text_of(tmp_path / "inspect.ipynb")
     compare(tmp_path, *names)
 

@@ -191,6 +191,11 @@ def test_ids_that_are_not_paired_are_told(write_pair, paths, tmp_path, capsys):
     # In a notebook, what comes before the last line of the progress bar is cleared away.
     last = capsys.readouterr().out.split("Checking headers: done\n")[1]
     assert last == "2 ids of synapse_ids_path not paired: 8, 9\n"
+    (tmp_path / "em" / "8.npy").touch()
+    result = run(p)
+    assert (result.tally["unpaired"], result.tally["not_found"]) == (1, 1)
+    (tmp_path / "ids.csv").write_text("synapse_id\n1\n")
+    assert "not_found" not in run(p).tally
 
 
 def test_ids_that_differ_only_in_case_are_an_error_each(write_pair, paths):
