@@ -206,7 +206,7 @@ def test_a_raw_pair_is_cropped_but_not_blanked(raw):
     assert one.warning == "label values may be mixed up (+ 2)"
     kinds = [problem.kind for problem in found]
     assert kinds[:2] == ["label values may be mixed up", "the crop removed all postsynaptic voxels"]
-    assert kinds[3].startswith("not measured: whether the mask fits (too few")
+    assert kinds[3].startswith("not measured: whether the mask fits (there are too few")
     assert {problem.synapse_id for problem in found} == {"007", "8"}
     assert checks.loc["007", ["n_sections", "n_kept_sections"]].tolist() == [20, 5]
 

@@ -96,8 +96,8 @@ def not_measured(measures: PairMeasures, has_labels: bool = True) -> list[str]:
     m = measures
     along = [axis for axis in "xyz" if math.isnan(getattr(m, f"correlation_{axis}"))]
     parts = {
-        "whether the mask fits (too few imaged pixels inside and around neurons, or of more than "
-        f"{RANGE_NM[1]:g} nm)": has_labels and m.mask_fits is None,
+        "whether the mask fits (there are too few imaged pixels inside and around neurons, or pixels are "
+        f"larger than {RANGE_NM[1]:g} nm)": has_labels and m.mask_fits is None,
         f"correlation along {', '.join(along)} (too few imaged pixels)": along,
         "cleft_ratio (a label is missing)": has_labels and math.isnan(m.cleft_ratio),
     }
