@@ -335,7 +335,8 @@ class Result:
     notes : tuple of str
         Where the results are, and what a person should know besides.
     history : tuple of str
-        What this run has moved aside, which the next one does not say again.
+        What this run has moved aside, and which parameters made it do chunks again; the next one does not say
+        it again.
     """
 
     meta: pd.DataFrame | None
@@ -411,10 +412,23 @@ def run(plan: Plan, p: Preprocess | Extract, show_progress: bool = True) -> Resu
     with lock.locked(job.folder):
         if record.done_state(job.folder) != plan.done_state:
             raise LockedError(f"another run has written to {job.folder} in the meantime: run again")
+        changed = _say_changed(plan, job)
         _prepare(plan, job)
         runs = volumes.runs(plan.todo) if p.volumes else [[pair] for pair in plan.todo]
         entries, failed = work.do(job, runs, plan.done, show_progress)
-        return _finish(plan, job, entries, failed, started)
+        result = _finish(plan, job, entries, failed, started)
+        return replace(result, history=(*result.history, *changed))
+
+
+def _say_changed(plan: Plan, job: Job) -> list[str]:
+    """Say which parameters differ from those of the last run here, where anything is done because of it."""
+    before = provenance.find_record(job.folder).get("parameters", {})
+    now = files.plain(params.content(job.p))
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if not changed or not plan.todo or isinstance(job.p, Extract):
+        return []
+    texts = [f"{name} {now[name]}, before {before[name]}" for name in changed]
+    return [f"done again, since parameters are not those of the last run: {listed(texts)}"]
 
 
 def _prepare(plan: Plan, job: Job) -> None:

@@ -320,7 +320,8 @@ class TestRecord:
     def test_a_table_whose_rows_change_is_kept(self, run, folder, tables):
         run()
         _, notes, history = run(meta_list=tables[:2])
-        assert history == ["meta.csv differs from the one that was there, which is kept as meta.1.csv"]
+        said = "meta.csv differs from the one that was there, which is kept as meta.1.csv"
+        assert history == [f"{said}: 2 of its 5 chunks are left out"]
         assert len(read_table(folder / "meta.1.csv")) == 5
         assert len(dataset.load(folder).sections) == 3 * 5
         assert run()[1:] == (notes, [])  # rows are added at the end

@@ -563,6 +563,19 @@ class TestPreviousTable:
 
     def test_a_removed_row_keeps_the_old_table(self, p, tmp_path):
         (tmp_path / "em" / "2.npy").unlink()
+        assert run(p).history == (f"{self.NOTE}: 1 of its 2 chunks are left out",)
+
+    def test_a_trial_with_another_parameter_says_so_once(self, p, paths):
+        trial = Preprocess(**paths, max_chunks=1, cutout_threshold=0.5)
+        changed = (
+            "done again, since parameters are not those of the last run: cutout_threshold 0.5, before 0.01"
+        )
+        assert run(trial).history == (f"{self.NOTE}: 1 of its 2 chunks are left out", changed)
+        assert run(trial).history == ()
+
+    def test_an_old_table_that_cannot_be_read_is_kept_all_the_same(self, p, paths, write_pair, tmp_path):
+        (tmp_path / "processed" / "meta.csv").rename(tmp_path / "processed" / "meta.1.csv")
+        (tmp_path / "processed" / "meta.1.csv").write_bytes(b"\xff")
         assert run(p).history == (self.NOTE,)
 
     def test_the_old_tables_are_gone_before_the_first_array_is_overwritten(

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from synprep._core import arrays, files, text_table
-from synprep._core.errors import TableError, composed
+from synprep._core.errors import TableError, composed, counted
 from synprep._core.problems import Problem
 
 META_COLUMNS = {
@@ -209,8 +210,18 @@ def save_tables(folder: str | os.PathLike, contents: Mapping[str, bytes | None])
         else:
             files.save_bytes(folder / changed_name, contents[changed_name])
     if old and not is_same:
-        return [f"{name} differs from the one that was there, which is kept as {old.name}"], True
+        said = f"{name} differs from the one that was there, which is kept as {old.name}"
+        return [said + _say_left_out(there, old)], True
     return [], bool(changed)
+
+
+def _say_left_out(path: Path, old: Path) -> str:
+    """Say how many chunks of an old table a new one does not list; nothing of one that cannot be read."""
+    with suppress(TableError):
+        ids = {*read_table(old)["synapse_id"]}
+        if left_out := ids - {*read_table(path)["synapse_id"]}:
+            return f": {len(left_out):,} of its {counted(len(ids), 'chunk')} are left out"
+    return ""
 
 
 def differing(folder: str | os.PathLike, contents: Mapping[str, bytes | None]) -> list[str]:
