@@ -183,7 +183,7 @@ def _asked_for(found: Pairing, wanted: frozenset[str] | None, folder: Path) -> P
 def _refuse_folder(p: Preprocess) -> None:
     """Refuse a folder of a merged set or of raw pairs, and one where outputs would be found as inputs."""
     is_merged = "sources" in provenance.find_record(p.proc_data_path)
-    if is_merged or Path(p.proc_data_path, HIDDEN, _EXTRACT_MARK).exists():
+    if is_merged or os.path.exists(Path(p.proc_data_path, HIDDEN, _EXTRACT_MARK)):
         held = "a merged data set" if is_merged else "raw pairs that extract has made"
         raise ParameterError(f"proc_data_path {p.proc_data_path} holds {held}: set another folder")
     name = tables.filename("1", (2, 256, 256, 52))
