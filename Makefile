@@ -46,7 +46,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-## notebooks: run the notebooks in place, and take the pictures of the README from them
+## notebooks: run the notebooks in place, and take the pictures of the docs from them
 notebooks: $(INSTALLED)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \

@@ -99,8 +99,8 @@ def run(data: Dataset, p: Fingerprint) -> tuple[dict[str, Any], list[Problem], d
 class _Pixels(NamedTuple):
     """What is taken from the pixels of a chunk.
 
-    Number of pixels, sum and sum of squares of their intensities, for each of `_PIXELS`, (5, 3) int64; a hash
-    of each section that can tell whether two chunks have it, (n,) uint64; and the shape (x, y, z).
+    Number of pixels, sum and sum of squares of their intensities, for each of `estimates._PIXELS`, (5, 3)
+    int64; a hash of each section that can tell whether two chunks have it, (n,) uint64; the shape (x, y, z).
     """
 
     sums: np.ndarray
@@ -166,7 +166,7 @@ def _hash_columns(values: np.ndarray) -> np.ndarray:
 
 
 def _describe(rows: pd.DataFrame) -> dict[str, Any]:
-    """What is known of a chunk from the table of its sections; `_sums` are those of `_section_variation`."""
+    """What is known of a chunk from the table of its sections; for `_sums` see `estimates`."""
     values, ratios = _usable(rows) / 255, _log_ratios(rows)
     brightness, contrast = values[:, np.isfinite(values[0])]
     products = ratios[:, :-1] * ratios[:, 1:]

@@ -15,7 +15,7 @@ from synprep._core.chunk import Pair, Pairing, sample
 from synprep._core.errors import PairingError, composed, counted, listed, printable
 from synprep._core.paths import HIDDEN
 from synprep._core.problems import Problem
-from synprep.params import Chunks
+from synprep.params import Chunks, Extract
 from synprep.volumes import preflight
 
 __all__ = ["Pair", "Pairing", "find", "preflight", "read_id", "sample", "select"]
@@ -65,8 +65,8 @@ def _matcher(pattern: str) -> tuple[Callable[[str], re.Match | None], str, str]:
     return re.compile(expression, re.DOTALL).fullmatch, ends[0], ends[-1]
 
 
-def find(sources: Chunks) -> Pairing:
-    """Pair the EM and mask files of two folders.
+def find(sources: Chunks | Extract) -> Pairing:
+    """Pair the EM and mask files of two folders, or cut pairs from volumes.
 
     Both folders are walked with all folders inside them, each once, also those that links lead to; they may
     be the same one. Names that begin with a dot, and those of a system's own folders such as `lost+found`,
@@ -75,9 +75,9 @@ def find(sources: Chunks) -> Pairing:
 
     Parameters
     ----------
-    sources : Chunks
-        A record with the two folders (absolute paths) and patterns. With an empty `raw_mask_data_path`
-        every EM file makes a pair without mask.
+    sources : Chunks or Extract
+        A record with the two folders (absolute paths) and patterns, or with `volumes`: then see
+        `synprep.volumes.find`. With an empty `raw_mask_data_path` every EM file makes a pair without mask.
 
     Returns
     -------

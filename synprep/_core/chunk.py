@@ -216,7 +216,7 @@ def sample(pairs: Sequence[Pair], n_rand_samples: int, seed: int = 0) -> list[Pa
 
 @dataclass(frozen=True)
 class Kept:
-    """The central sections of a raw pair, in C order, with the labels mapped; nothing is blanked yet."""
+    """The central sections of a raw pair, in C order, with the labels mapped; `make` blanks them in place."""
 
     tensor_cxyz: np.ndarray  # (2, x, y, z) uint8: EM and mask
     moments: np.ndarray  # of the EM, see `arrays.describe_sections`
