@@ -39,7 +39,7 @@ papermill = echo "papermill notebooks/$(1).ipynb out/$(1)_$(2).ipynb -f params/$
 test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 ## format: rewrite code and notebooks in the project's style
 format: $(INSTALLED)
