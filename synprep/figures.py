@@ -127,7 +127,8 @@ def cutout_classes(ax: Axes, counts: pd.Series) -> Axes:
 def cutout_histogram(ax: Axes, report: Mapping[str, Any]) -> Axes:
     """Draw the number of sections in each bin of the cutout fraction: `survey.cutout_report`."""
     edges, threshold = np.asarray(report["bin_edges"]), report["cutout_threshold"]
-    ax.bar(edges[:-1], report["section_counts"], np.diff(edges), align="edge", color=_DATA)
+    colours = np.where(edges[:-1] > threshold, _OTHER, _DATA)  # the bin of the threshold may hold both
+    ax.bar(edges[:-1], report["section_counts"], np.diff(edges), align="edge", color=colours)
     label = f"threshold {threshold:g}: blanked to the right"
     ax.axvline(threshold, color=_OTHER, linestyle="--", label=label)
     ax.set_xlim(-0.01, 1.01)
@@ -184,9 +185,9 @@ def intensity_histogram(ax: Axes, report: Mapping[str, Any], cutout_pixel_value:
     ax.bar(
         cutout_pixel_value, cutout_share, 1, color=_OTHER, label=f"cutout pixels: {100 * cutout_share:.3f} %"
     )
-    label = f"mean {mean:.1f}, standard deviation {std:.1f}"
-    ax.axvline(mean, color=plt.rcParams["text.color"], linestyle="--", label=label)
-    ax.axvspan(mean - std, mean + std, color="gray", alpha=0.25, zorder=0)
+    ax.axvline(mean, color=plt.rcParams["text.color"], linestyle="--", label=f"mean {mean:.1f}")
+    label = f"within one standard deviation, {std:.1f}"
+    ax.axvspan(mean - std, mean + std, color="gray", alpha=0.25, zorder=0, label=label)
     title = f"Intensity, {_over(report['kept_n_sections_used'], 'kept section', report)}"
     return _finish_shares(ax, title, "Share of pixels")
 
