@@ -135,7 +135,9 @@ def test_without_a_folder_that_can_be_written():
         folders = [path for path in (Path(name), *Path(name).rglob("*")) if path.is_dir()]
         for folder in folders:
             folder.chmod(0o555)
-        environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+        cache = ("NUMBA", "XDG", "PYTHONPATH")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(cache)}
+        environment["HOME"] = "/nonexistent"
         command = [sys.executable, "-P", "-c", READ_ONLY, name]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
         for folder in folders:
