@@ -66,7 +66,10 @@ def test_a_good_set_is_ready(write):
         (np.concatenate([tensor()[:1]] * 3 + [tensor()[1:]]), "not two channels: 4"),
         (tensor()[:, :5], "x and y differ: 5, 6"),
         (tensor()[..., 1:11], "no more sections than cutout_poisson_rate: 10, 10"),
-        (np.where(tensor() == 1, 7, tensor()).astype(np.uint8), "labels outside 0 to 3: 7"),
+        (
+            np.pad(tensor()[:, 1:, 1:], ((0, 0), (1, 0), (1, 0), (0, 0)), constant_values=7),
+            "labels outside 0 to 3: 7",
+        ),
         (tensor(cleft=()), "no cleft voxel"),
         (tensor(blank=(5,)), f"no cleft voxel in an imaged section of the {CROP}"),
     ],
@@ -76,6 +79,17 @@ def test_what_a_model_cannot_train_on(write, unfit, problem):
     assert found(data) == {"NA": ("unfit", problem)}
     assert damaged(run(data), data) == {}
     assert verdict(run(data), data) == f"not ready for training: 1 of 1 chunk: {problem.split(': ')[0]} (NA)"
+
+
+@pytest.mark.parametrize(("label", "name"), [(1, "presynaptic"), (3, "postsynaptic")])
+def test_a_lacking_neuron_is_told_though_a_model_can_train(write, label, name):
+    lacking = np.where(tensor()[1:] == label, 0, tensor()[1:])
+    data = write({"1": tensor(), "2": np.concatenate([tensor()[:1], lacking])})
+    assert found(data) == {"2": ("warning", f"no {name} voxel")}
+    assert verdict(run(data), data) == (
+        f"ready for training: 2 chunks of shape (2, 6, 6, 12); 1 with no {name} voxel (2)"
+    )
+    assert damaged(run(data), data) == {}
 
 
 def test_bounds_of_the_central_crop(write):

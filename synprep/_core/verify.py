@@ -172,6 +172,9 @@ def _unfit_chunk(shape_cxyz: tuple[int, ...], counts: np.ndarray, rate: float) -
         yield _unfit(kind="x and y differ", detail=f"{n_x}, {n_y}")
     if n_sections <= rate:
         yield _unfit(kind="no more sections than cutout_poisson_rate", detail=f"{n_sections}, {rate:g}")
+    for label in (arrays.PRESYNAPTIC, arrays.POSTSYNAPTIC):
+        if not counts[label]:
+            yield Problem(kind=f"no {arrays.LABELS[label]} voxel", severity="warning", stage="result")
     if counts[4:].any():
         yield _unfit(kind="labels outside 0 to 3", detail=listed(np.flatnonzero(counts[4:]) + 4, 10))
 
@@ -195,7 +198,7 @@ def verdict(findings: Sequence[Problem], data: Dataset) -> str:
     Parameters
     ----------
     findings : sequence of Problem
-        What `check` has found; notes do not count.
+        What `check` has found; warnings are told, notes are not.
     data : Dataset
         The data set that was checked.
 
@@ -207,14 +210,15 @@ def verdict(findings: Sequence[Problem], data: Dataset) -> str:
     """
     if data.meta.empty:
         return "not ready for training: the table lists no chunk"
-    bad = [one for one in findings if one.severity != "note"]
+    told = [one for one in findings if one.severity != "note"]
     n_chunks = counted(len(data.meta), "chunk")
-    if not bad:
-        shape = npy.read_header(data.folder / data.meta["filename"].iloc[0]).shape
-        return f"ready for training: {n_chunks} of shape {shape}"
-    n_bad = data.meta["synapse_id"].isin([one.synapse_id for one in bad]).sum()
-    kinds = "; ".join(f"{kind} ({ids})" for kind, ids in problems.grouped(bad)["examples"].items())
-    return f"not ready for training: {n_bad:,} of {n_chunks}: {kinds}"
+    n_told = data.meta["synapse_id"].isin([one.synapse_id for one in told]).sum()
+    examples = problems.grouped(told)["examples"].items() if told else ()
+    kinds = "; ".join(f"{kind} ({ids})" for kind, ids in examples)
+    if any(one.severity != "warning" for one in told):
+        return f"not ready for training: {n_told:,} of {n_chunks}: {kinds}"
+    shape = npy.read_header(data.folder / data.meta["filename"].iloc[0]).shape
+    return f"ready for training: {n_chunks} of shape {shape}" + (f"; {n_told:,} with {kinds}" if told else "")
 
 
 def damaged(findings: Sequence[Problem], data: Dataset) -> dict[str, str]:
