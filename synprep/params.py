@@ -544,7 +544,10 @@ def conclude(
 def _next(record: Record, shared: Sequence[Sequence[Problem]]) -> str:
     """What to do when all came out that should: what was found may call for this notebook once more."""
     if any(same[0].severity != "warning" for same in shared):
-        return "not ready for training: mend or leave out these chunks, and run this again"
+        return (
+            "not ready for training: mend these chunks or leave them out (synapse_ids_path), preprocess "
+            "again, and run this again"
+        )
     if hints := {same[0].hint: None for same in shared if same[0].hint}:
         return f"see {', '.join(hints)}, and run this again; if all is as it should be, {_NEXT[type(record)]}"
     return _NEXT[type(record)]
@@ -553,7 +556,8 @@ def _next(record: Record, shared: Sequence[Sequence[Problem]]) -> str:
 def _mend(record: Record, n_failures: int, has_come_out: bool) -> str:
     """What to do when more chunks failed than are accepted."""
     if not hasattr(record, "max_failures"):
-        return "the results are without what failed; mend or remove it, and run this again"
+        what = "the results are without what failed" if has_come_out else "nothing could be read"
+        return f"{what}; mend or remove it, and run this again"
     mend = "mend or remove what failed (problems.csv names all), and run this again"
     if has_come_out:
         return f"{mend}; or accept it with max_failures {n_failures}"
@@ -660,7 +664,11 @@ def _joint_problems(record_type: type[Record], values: Mapping[str, Any]) -> lis
 
 
 def _half_demonstration(default: Record, values: Mapping[str, Any]) -> list[str]:
-    """Find one raw folder that is the demonstration's beside one that is not: a key that was forgotten."""
+    """Find inputs that are the demonstration's beside a raw folder that is not: a key that was forgotten."""
+    if isinstance(default, Extract):
+        is_own = resolve(values["raw_em_data_path"]) != default.raw_em_data_path
+        forgotten = is_own and values["volumes"] == _VOLUMES
+        return ["volumes are the demonstration's, but raw_em_data_path is not: set both"] if forgotten else []
     if not isinstance(default, Chunks) or values["volumes"] or not values["raw_mask_data_path"]:
         return []
     own = [name for name in _RAW_FOLDERS if resolve(values[name]) != getattr(default, name)]

@@ -277,7 +277,8 @@ def test_the_end_says_that_a_result_is_of_no_use(write_pair, small, run, tmp_pat
         "2 of 2 chunks (007, 1): no cleft voxel: see seg_mask_map",
         "2 of 2 chunks (007, 1): no more sections than cutout_poisson_rate",
         f"results: {(tmp_path / 'made' / 'reports').as_posix()}",
-        "next: not ready for training: mend or leave out these chunks, and run this again",
+        "next: not ready for training: mend these chunks or leave them out (synapse_ids_path), preprocess "
+        "again, and run this again",
     ]
 
 

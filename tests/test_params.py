@@ -227,6 +227,19 @@ def test_one_raw_folder_alone_is_not_the_demonstration_s(record_type, tmp_path):
             params.from_mapping(record_type, {names[0]: em, names[1]: ""}, MADE)
 
 
+def test_synapses_of_the_demonstration_are_not_cut_into_own_folders(tmp_path):
+    made = (*MADE, params.Extract().volumes["synapse_table"])
+    for given in ({}, {"volumes": params.Extract().volumes}):
+        values = {**given, "raw_em_data_path": str(tmp_path)}
+        with pytest.raises(
+            ParameterError, match=r"volumes are the demonstration's, but raw_em_data_path is not: set both$"
+        ):
+            params.from_mapping(params.Extract, values, made)
+    own = {**params.Extract().volumes, "chunk_shape": [32, 32, 32]}
+    for values in ({}, {"volumes": own}, {"volumes": own, "raw_em_data_path": str(tmp_path)}):
+        params.from_mapping(params.Extract, values, made)
+
+
 def test_names_of_other_notebooks_are_passed_over():
     record, passed_over = params.from_mapping(
         params.Preprocess, {"n_bins": 5, "meta_list": [], "max_chunks": 2}, MADE
@@ -752,7 +765,8 @@ UNFIT = [Problem(kind="x and y differ", severity="unfit", synapse_id="7")]
             4,
             UNFIT,
             "1 of 4 chunks (7): x and y differ",
-            "not ready for training: mend or leave out these chunks, and run this again",
+            "not ready for training: mend these chunks or leave them out (synapse_ids_path), preprocess "
+            "again, and run this again",
         ),
     ],
 )
@@ -779,6 +793,7 @@ MEND = "mend or remove what failed (problems.csv names all), and run this again"
         (params.Preprocess(), 0, MEND),
         (params.Extract(), 3, f"{MEND}; or accept it with max_failures 12"),
         (params.Inspect(), 3, "the results are without what failed; mend or remove it, and run this again"),
+        (params.InspectRaw(), 0, "nothing could be read; mend or remove it, and run this again"),
     ],
 )
 def test_more_failures_than_are_accepted_end_in_one_error(record, n_done, after, capsys):
