@@ -56,7 +56,8 @@ def _look_at(pair: Pair, content: Mapping[str, Any]) -> _Look | None:
     with suppress(ChunkError, MemoryError), pair.open() as raw:
         entry, _, kept = chunk.make(raw, "", **content)
         values = np.flatnonzero(kept.raw_counts).tolist()
-        return _Look(entry, True, tuple(values), _are_exchanged(raw.em, raw.mask))
+        is_exchanged = len(values) > _N_LABEL_VALUES and _are_exchanged(raw.em, raw.mask)
+        return _Look(entry, True, tuple(values), is_exchanged)
     return None
 
 
