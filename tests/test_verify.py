@@ -90,6 +90,8 @@ def test_a_lacking_neuron_is_told_though_a_model_can_train(write, label, name):
         f"ready for training: 2 chunks of shape (2, 6, 6, 12); 1 with no {name} voxel (2)"
     )
     assert damaged(run(data), data) == {}
+    data = write({"2": np.concatenate([tensor()[:1], lacking]), "3": tensor(cleft=())})
+    assert verdict(run(data), data) == "not ready for training: 1 of 2 chunks: no cleft voxel (3)"
 
 
 def test_bounds_of_the_central_crop(write):

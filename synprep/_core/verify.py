@@ -40,7 +40,8 @@ def check(
     that does not hold what the tables say: volumes, blanked sections. Unfit is a chunk that SynapseCLR's
     augmenter refuses, misreads or makes blank: one with other than two channels, with x unlike y, of another
     shape than most, with no more sections than are blanked at random, with labels outside 0 to 3, or without
-    cleft in an imaged section of the central crop.
+    cleft in an imaged section of the central crop. A chunk without presynaptic or postsynaptic voxels
+    gets a warning: a model can train on it.
 
     Parameters
     ----------
@@ -198,7 +199,7 @@ def verdict(findings: Sequence[Problem], data: Dataset) -> str:
     Parameters
     ----------
     findings : sequence of Problem
-        What `check` has found; warnings are told, notes are not.
+        What `check` has found; warnings are told where there is nothing worse, notes are not.
     data : Dataset
         The data set that was checked.
 
@@ -210,12 +211,13 @@ def verdict(findings: Sequence[Problem], data: Dataset) -> str:
     """
     if data.meta.empty:
         return "not ready for training: the table lists no chunk"
-    told = [one for one in findings if one.severity != "note"]
+    bad = [one for one in findings if one.severity not in ("warning", "note")]
+    told = bad or [one for one in findings if one.severity == "warning"]
     n_chunks = counted(len(data.meta), "chunk")
     n_told = data.meta["synapse_id"].isin([one.synapse_id for one in told]).sum()
     examples = problems.grouped(told)["examples"].items() if told else ()
     kinds = "; ".join(f"{kind} ({ids})" for kind, ids in examples)
-    if any(one.severity != "warning" for one in told):
+    if bad:
         return f"not ready for training: {n_told:,} of {n_chunks}: {kinds}"
     shape = npy.read_header(data.folder / data.meta["filename"].iloc[0]).shape
     return f"ready for training: {n_chunks} of shape {shape}" + (f"; {n_told:,} with {kinds}" if told else "")
